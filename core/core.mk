@@ -1,0 +1,27 @@
+# The core. libcore.la holds everything and is what tests link, internals included; libsharpi.la is the same objects as
+# the installed library, where only SHARPI_API functions are visible.
+
+noinst_LTLIBRARIES += core/libcore.la
+lib_LTLIBRARIES += libsharpi.la
+
+core_libcore_la_CPPFLAGS = $(AM_CPPFLAGS) \
+	-DSHARPI_PLUGINDIR='"$(plugindir)"' \
+	-DSHARPI_SYSCONFDIR='"$(sysconfdir)"'
+core_libcore_la_SOURCES = \
+	core/gguf-foreign.c \
+	core/gguf-index.c \
+	core/gguf-internal.h \
+	core/gguf-parse.c \
+	core/gguf-reader.c \
+	core/gguf-tensors.c \
+	core/gguf.c \
+	core/gguf.h \
+	core/graph.c \
+	core/graph.h \
+	core/sampler.h \
+	core/tokenizer.h
+core_libcore_la_LIBADD = $(INIH_LIBS) $(PCRE2_LIBS) $(JANSSON_LIBS) $(ZLIB_LIBS)
+
+libsharpi_la_SOURCES =
+libsharpi_la_LIBADD = core/libcore.la
+libsharpi_la_LDFLAGS = $(AM_LDFLAGS) -no-undefined -version-info $(LIBSHARPI_VERSION_INFO)
