@@ -118,22 +118,6 @@ SHARPI_API int32_t sharpi_model_has_chat_template(const struct sharpi_model *mod
 /* 1 if the token ends an answer. */
 SHARPI_API int32_t sharpi_model_is_end(const struct sharpi_model *model, int32_t token);
 
-/* ---- Sampler */
-
-struct sharpi_sampler_options {
-    uint32_t size;
-    int32_t top_k;        /* 0 = off */
-    float temperature;    /* 0 = greedy */
-    float top_p, min_p;   /* 1 and 0 = off */
-    float repeat_penalty; /* 1 = off */
-    uint32_t repeat_last_n;
-    uint64_t seed; /* same seed, same text */
-};
-
-SHARPI_API int32_t sharpi_sampler_create(const struct sharpi_sampler_options *options,
-                                         struct sharpi_sampler **out, struct sharpi_error *err);
-SHARPI_API void sharpi_sampler_free(struct sharpi_sampler *sampler);
-
 /* ---- Sessions */
 
 SHARPI_API int32_t sharpi_session_create(struct sharpi_model *model, struct sharpi_session **out,
@@ -155,7 +139,7 @@ struct sharpi_work {
 };
 
 /* Runs all items, several sequences in one batch, in as many steps as the chunk asks for. A session may occur once. On error
- * every session is as long as before. */
+ * every session is as long as before, or empty if a ring had already overwritten what it looked at. */
 SHARPI_API int32_t sharpi_step(struct sharpi_model *model, const struct sharpi_work *work, uint32_t n_work,
                                struct sharpi_error *err);
 
