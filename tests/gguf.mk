@@ -2,14 +2,22 @@
 #   ./tests/test-gguf --seeds corpus && ./tests/fuzz-gguf -max_total_time=600 corpus
 
 if BUILD_TESTS
-check_PROGRAMS += tests/test-gguf
+check_PROGRAMS += tests/test-gguf tests/test-gguf-files
 endif
 tests_test_gguf_SOURCES = \
 	tests/gguf-build.c \
 	tests/gguf-build.h \
 	tests/gguf-cases.c \
 	tests/gguf-cases.h \
+	tests/gguf-check.c \
+	tests/gguf-check.h \
 	tests/test-gguf.c
+tests_test_gguf_files_SOURCES = \
+	tests/gguf-build.c \
+	tests/gguf-build.h \
+	tests/gguf-check.c \
+	tests/gguf-check.h \
+	tests/test-gguf-files.c
 
 # The fuzzer compiles the reader itself, with the fuzzer's instrumentation, and needs nothing else of the core.
 if BUILD_FUZZERS
