@@ -18,6 +18,9 @@ tests_test_gguf_files_SOURCES = \
 	tests/gguf-check.c \
 	tests/gguf-check.h \
 	tests/test-gguf-files.c
+# This test lets allocations fail.
+tests_test_gguf_files_LDFLAGS = $(AM_LDFLAGS) \
+	-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=strdup
 
 # The fuzzer compiles the reader itself, with the fuzzer's instrumentation, and needs nothing else of the core.
 if BUILD_FUZZERS

@@ -75,6 +75,15 @@ static void long_path_leaves_room_for_the_message(void)
     CU_ASSERT(says(&err, "/model.gguf: no such file; check the path"));
 }
 
+static void unreadable_file_says_why(void)
+{
+    struct sharpi_gguf *gguf = NULL;
+    struct sharpi_error err;
+    CU_ASSERT_EQUAL(symlink("loop", in_folder("loop")), 0);
+    CU_ASSERT_EQUAL(open_file("loop", 0, &gguf, &err), SHARPI_EIO);
+    CU_ASSERT(says(&err, "/loop: cannot be opened: "));
+}
+
 static void save_parts(const char *base, uint32_t count)
 {
     char name[64];
@@ -188,6 +197,81 @@ static void tensors_of_parts_must_add_up(void)
 
 static volatile uint8_t sink;
 
+/* The linker sends the reader's allocations here (--wrap). The n-th from now on fails; negative: none does. */
+static int allocations_left = -1;
+
+void *__real_malloc(size_t n);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *old, size_t n);
+char *__real_strdup(const char *text);
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *old, size_t n);
+char *__wrap_strdup(const char *text);
+
+static int is_out_of_memory(void)
+{
+    return allocations_left >= 0 && allocations_left-- == 0;
+}
+
+void *__wrap_malloc(size_t n)
+{
+    return is_out_of_memory() ? NULL : __real_malloc(n);
+}
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+    return is_out_of_memory() ? NULL : __real_calloc(n, size);
+}
+
+void *__wrap_realloc(void *old, size_t n)
+{
+    return is_out_of_memory() ? NULL : __real_realloc(old, n);
+}
+
+char *__wrap_strdup(const char *text)
+{
+    return is_out_of_memory() ? NULL : __real_strdup(text);
+}
+
+static void lack_of_memory_is_an_error(void)
+{
+    struct sharpi_gguf *gguf = NULL;
+    struct sharpi_error err;
+    int32_t status = SHARPI_ENOMEM;
+    int n = 0;
+    save_parts("memory", 3);
+    for (; status == SHARPI_ENOMEM && n < 100; n++) {
+        allocations_left = n;
+        status = open_file("memory-00001-of-00003.gguf", 0, &gguf, &err);
+        allocations_left = -1;
+        CU_ASSERT(status == 0 || (status == SHARPI_ENOMEM && !gguf && says(&err, "no memory")));
+    }
+    CU_ASSERT(n > 20); /* allocations failed one by one, until none did */
+    CU_ASSERT(succeeded(status, &err));
+    sharpi_gguf_close(gguf);
+}
+
+static void lack_of_memory_for_bytes_or_strings_is_an_error(void)
+{
+    struct build b = {0};
+    struct sharpi_gguf *gguf = NULL;
+    struct sharpi_error err = SHARPI_ERROR_INIT;
+    struct sharpi_str *strings = NULL;
+    uint64_t n = 0;
+    build_all_values(&b);
+    allocations_left = 0;
+    CU_ASSERT_EQUAL(sharpi_gguf_open_memory(b.bytes, b.n, "bytes", 0, &gguf, &err), SHARPI_ENOMEM);
+    allocations_left = -1;
+    CU_ASSERT_FATAL(succeeded(sharpi_gguf_open_memory(b.bytes, b.n, "bytes", 0, &gguf, &err), &err));
+    allocations_left = 0;
+    CU_ASSERT_EQUAL(sharpi_gguf_strings(gguf, "array.string", &strings, &n, &err), SHARPI_ENOMEM);
+    allocations_left = -1;
+    CU_ASSERT(strings == NULL && says(&err, "no memory for the 3 strings of 'array.string'"));
+    sharpi_gguf_close(gguf);
+    build_free(&b);
+}
+
 /* Opens all .gguf files of a folder and touches both ends of every tensor. */
 static int open_folder(const char *path)
 {
@@ -246,6 +330,9 @@ static const struct {
     {"renamed_first_part_is_explained", renamed_first_part_is_explained},
     {"foreign_part_is_refused", foreign_part_is_refused},
     {"tensors_of_parts_must_add_up", tensors_of_parts_must_add_up},
+    {"unreadable_file_says_why", unreadable_file_says_why},
+    {"lack_of_memory_is_an_error", lack_of_memory_is_an_error},
+    {"lack_of_memory_for_bytes_or_strings_is_an_error", lack_of_memory_for_bytes_or_strings_is_an_error},
     {"model_fixtures_open", model_fixtures_open},
 };
 
