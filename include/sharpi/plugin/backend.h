@@ -102,6 +102,15 @@ struct sharpi_program_memory {
     uint64_t scratch_bytes;
 };
 
+/* What a device can do at best, measured: the floors that `sharpi bench` compares with. 0 = not known. */
+struct sharpi_rates {
+    uint32_t size;
+    uint32_t reserved;
+    double read_bytes_per_s; /* reading memory far larger than the caches, all threads */
+    double int8_ops_per_s;   /* int8 multiply-accumulates with 32-bit sums, two operations each */
+    double f32_ops_per_s;    /* f32 fused multiply-adds, two operations each */
+};
+
 struct sharpi_backend {
     uint32_t size;
     uint32_t reserved;
@@ -144,6 +153,8 @@ struct sharpi_backend {
     /* One step: appends K/V for all tokens, computes, returns when io's memory is written. */
     int32_t (*run)(struct sharpi_program *program, const struct sharpi_batch *batch,
                    const struct sharpi_run_io *io, struct sharpi_error *err);
+    /* Measures the device for a second or two. May be NULL. */
+    int32_t (*measure)(struct sharpi_device *device, struct sharpi_rates *rates, struct sharpi_error *err);
 };
 
 #ifdef __cplusplus

@@ -1,0 +1,233 @@
+/* Shared parts of the commands: see command.h. */
+#include "command.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <sharpi/plugin/host.h>
+
+void common_init(struct common *c)
+{
+    const struct option engine[] = {
+        {"config", 0, OPTION_STRING, "FILE", "read this sharpi.ini only", &c->config, NULL},
+        {"set", 0, OPTION_LIST, "SECTION.KEY=VALUE", "override a setting", &c->set, NULL},
+        {"verbose", 'v', OPTION_FLAG, NULL, "say more", &c->verbose, NULL},
+        {"quiet", 'q', OPTION_FLAG, NULL, "say only what went wrong", &c->quiet, NULL},
+        {NULL, 0, 0, NULL, NULL, NULL, NULL}};
+    const struct option model[] = {
+        {"model", 'm', OPTION_STRING, "FILE", "GGUF model", &c->model, NULL},
+        {"ctx", 'c', OPTION_UINT, "N", "context: positions per sequence", &c->context, NULL},
+        {"threads", 't', OPTION_UINT, "N", "threads (default: one per core)", &c->threads, NULL},
+        {"chunk", 0, OPTION_UINT, "N", "most tokens in a step (512)", &c->chunk, NULL},
+        {"headroom", 0, OPTION_UINT, "N", "positions a ring keeps beyond its window", &c->headroom, NULL},
+        {"kv", 0, OPTION_STRING, "FORMAT", "KV cache format: f32, f16, bf16, q8_0 ...", &c->kv, NULL},
+        {"kv-global", 0, OPTION_STRING, "FORMAT", "the same for layers without window", &c->kv_global, NULL},
+        {"kv-swa", 0, OPTION_STRING, "FORMAT", "the same for sliding-window layers", &c->kv_swa, NULL},
+        {"backend", 0, OPTION_STRING, "NAME", "cpu, cuda ...", &c->backend, NULL},
+        {"no-repack", 0, OPTION_FLAG, NULL, "use weights from the file mapping", &c->no_repack, NULL},
+        {"full-cache", 0, OPTION_FLAG, NULL, "no rings: windowed layers keep everything", &c->full_cache,
+         NULL},
+        {NULL, 0, 0, NULL, NULL, NULL, NULL}};
+    memset(c, 0, sizeof *c);
+    _Static_assert(sizeof engine <= sizeof c->engine_options, "table size");
+    _Static_assert(sizeof model <= sizeof c->model_options, "table size");
+    memcpy(c->engine_options, engine, sizeof engine);
+    memcpy(c->model_options, model, sizeof model);
+}
+
+int stderr_is_terminal(void)
+{
+    const char *term = getenv("TERM");
+    return isatty(STDERR_FILENO) && term && strcmp(term, "dumb") != 0;
+}
+
+int fail(const char *command, const struct sharpi_error *err)
+{
+    fprintf(stderr, "sharpi %s: %s\n", command, err->text);
+    return EXIT_ERROR;
+}
+
+int fail_usage(const char *command, const struct sharpi_error *err)
+{
+    fail(command, err);
+    return EXIT_USAGE;
+}
+
+int parse_command(const char *command, const char *usage, const char *about,
+                  const struct option *const *tables, int argc, char **argv, const char **args,
+                  uint32_t max_args, uint32_t *n_args)
+{
+    struct sharpi_error err = SHARPI_ERROR_INIT;
+    int32_t status = options_parse(tables, argc, argv, args, max_args, n_args, &err);
+    if (status == 1) {
+        options_help(usage, about, tables);
+        return EXIT_OK;
+    }
+    return status ? fail_usage(command, &err) : -1;
+}
+
+/* ---- Engine and model */
+
+static void print_log(void *user, int32_t level, const char *topic, const char *message)
+{
+    (void)user;
+    fprintf(stderr, "%s%s: %s\n",
+            level == SHARPI_LOG_ERROR  ? "error: "
+            : level == SHARPI_LOG_WARN ? "warning: "
+                                       : "",
+            topic, message);
+}
+
+int32_t open_engine(const struct common *common, struct sharpi_engine **engine, struct sharpi_error *err)
+{
+    struct sharpi_engine_options options = {.size = sizeof options,
+                                            .config_path = common->config,
+                                            .overrides = common->set.items,
+                                            .log = print_log,
+                                            .log_level = common->quiet     ? SHARPI_LOG_ERROR
+                                                         : common->verbose ? SHARPI_LOG_DEBUG
+                                                                           : SHARPI_LOG_WARN};
+    return sharpi_engine_open(&options, engine, err);
+}
+
+/* Progress bar on a terminal, nothing elsewhere; shown only when loading takes a while. */
+struct bar {
+    double start;
+    int shown, enabled;
+};
+
+static int32_t show_progress(void *user, uint64_t done, uint64_t total)
+{
+    enum { WIDTH = 30 };
+    struct bar *bar = user;
+    int filled = total ? (int)(done * WIDTH / total) : WIDTH, i;
+    if (interrupted())
+        return SHARPI_ECANCELLED;
+    if (!bar->enabled || (!bar->shown && now_seconds() - bar->start < 0.3))
+        return 0;
+    fprintf(stderr, "\rloading [");
+    for (i = 0; i < WIDTH; i++)
+        fputc(i < filled ? '#' : '.', stderr);
+    fprintf(stderr, "] %3d%%", total ? (int)(done * 100 / total) : 100);
+    bar->shown = 1;
+    return 0;
+}
+
+int32_t load_model(const struct common *common, struct sharpi_engine *engine,
+                   const struct sharpi_model_options *extra, struct sharpi_model **model,
+                   struct sharpi_error *err)
+{
+    struct sharpi_model_options options = {.size = sizeof options};
+    struct bar bar = {.start = now_seconds(), .enabled = stderr_is_terminal() && !common->quiet};
+    int32_t status;
+    if (!common->model)
+        return sharpi_fail(err, SHARPI_EINVAL, "no model: give one with -m FILE.gguf");
+    if (extra)
+        options = *extra;
+    options.context = common->context;
+    options.chunk = common->chunk;
+    options.headroom = common->headroom;
+    options.n_threads = common->threads;
+    options.no_repack = common->no_repack;
+    options.full_cache = common->full_cache;
+    options.backend = common->backend;
+    options.kv = common->kv;
+    options.kv_global = common->kv_global;
+    options.kv_swa = common->kv_swa;
+    options.progress = show_progress;
+    options.progress_user = &bar;
+    status = sharpi_model_load(engine, common->model, &options, model, err);
+    if (bar.shown)
+        fprintf(stderr, "\r\033[K");
+    return status;
+}
+
+/* ---- Signals, time, files */
+
+static volatile sig_atomic_t interrupt_count;
+
+static void on_interrupt(int signal_number)
+{
+    if (++interrupt_count > 1)
+        _exit(128 + signal_number);
+}
+
+void catch_interrupt(void)
+{
+    struct sigaction action = {.sa_handler = on_interrupt};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    action.sa_handler = SIG_IGN; /* a closed pipe is an error of write, not a death */
+    sigaction(SIGPIPE, &action, NULL);
+}
+
+int interrupted(void)
+{
+    return interrupt_count != 0;
+}
+
+double now_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+int32_t put_text(const char *text, uint64_t n, struct sharpi_error *err)
+{
+    if (fwrite(text, 1, n, stdout) != n || fflush(stdout))
+        return sharpi_fail(err, SHARPI_EIO, "cannot write to standard output: %s", strerror(errno));
+    return SHARPI_OK;
+}
+
+int32_t read_file(const char *path, uint64_t limit, char **text, uint64_t *n, struct sharpi_error *err)
+{
+    FILE *file = strcmp(path, "-") == 0 ? stdin : fopen(path, "rb");
+    uint64_t capacity = 0, used = 0;
+    char *buffer = NULL, *bigger;
+    int32_t status = SHARPI_OK;
+    if (!file)
+        return sharpi_fail(err, SHARPI_ENOENT, "cannot open %s: %s", path, strerror(errno));
+    do {
+        capacity = capacity ? capacity * 2 : 65536;
+        if (used > limit) {
+            status = sharpi_fail(err, SHARPI_EINVAL, "%s is larger than %llu bytes", path,
+                                 (unsigned long long)limit);
+            break;
+        }
+        bigger = realloc(buffer, capacity + 1);
+        if (!bigger) {
+            status = sharpi_fail(err, SHARPI_ENOMEM, "no memory for %s", path);
+            break;
+        }
+        buffer = bigger;
+        used += fread(buffer + used, 1, capacity - used, file);
+    } while (used == capacity);
+    if (!status && ferror(file))
+        status = sharpi_fail(err, SHARPI_EIO, "cannot read %s: %s", path, strerror(errno));
+    if (file != stdin)
+        fclose(file);
+    if (status) {
+        free(buffer);
+        return status;
+    }
+    buffer[used] = 0;
+    *text = buffer;
+    *n = used;
+    return SHARPI_OK;
+}
+
+int32_t write_file(const char *path, const void *data, uint64_t n, struct sharpi_error *err)
+{
+    FILE *file = strcmp(path, "-") == 0 ? stdout : fopen(path, "wb");
+    int failed;
+    if (!file)
+        return sharpi_fail(err, SHARPI_EIO, "cannot create %s: %s", path, strerror(errno));
+    failed = fwrite(data, 1, n, file) != n;
+    failed |= file == stdout ? fflush(file) : fclose(file);
+    return failed ? sharpi_fail(err, SHARPI_EIO, "cannot write %s: %s", path, strerror(errno)) : SHARPI_OK;
+}

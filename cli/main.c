@@ -1,0 +1,56 @@
+/* The sharpi program: finds the command and runs it. */
+#include <string.h>
+
+#include "command.h"
+#include "core/nearest.h"
+
+static const struct command *const commands[] = {
+    &command_run, &command_logits, &command_bench, &command_inspect, &command_plugins, &command_doctor,
+};
+#define N_COMMANDS (sizeof commands / sizeof *commands)
+
+static void print_help(void)
+{
+    size_t i;
+    printf("Usage: sharpi COMMAND [OPTIONS]\n\nRuns GGUF language models.\n\nCommands:\n");
+    for (i = 0; i < N_COMMANDS; i++)
+        printf("  %-12s %s\n", commands[i]->name, commands[i]->summary);
+    printf("\n'sharpi COMMAND --help' lists a command's options; 'sharpi --version' prints the version.\n");
+}
+
+static int unknown_command(const char *name)
+{
+    const char *names[N_COMMANDS], *nearest;
+    size_t i;
+    for (i = 0; i < N_COMMANDS; i++)
+        names[i] = commands[i]->name;
+    nearest = sharpi_nearest(name, names, N_COMMANDS);
+    fprintf(stderr, "sharpi: unknown command '%s'", name);
+    if (nearest)
+        fprintf(stderr, "; did you mean '%s'?\n", nearest);
+    else
+        fprintf(stderr, "; 'sharpi --help' lists them\n");
+    return EXIT_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+    size_t i;
+    if (argc < 2) {
+        print_help();
+        return EXIT_USAGE;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+        print_help();
+        return EXIT_OK;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("sharpi %s\n", sharpi_version());
+        return EXIT_OK;
+    }
+    for (i = 0; i < N_COMMANDS; i++) {
+        if (strcmp(argv[1], commands[i]->name) == 0)
+            return commands[i]->run(argc - 1, argv + 1);
+    }
+    return unknown_command(argv[1]);
+}
