@@ -32,24 +32,28 @@ void sharpi_settings_destroy(struct sharpi_settings *settings); /* NULL is fine 
 
 /* The system's sharpi.ini, then *.ini of its conf.d sorted by name, the user's. Missing files are fine. */
 int32_t sharpi_settings_read_default(struct sharpi_settings *settings, struct sharpi_error *err);
+/* The first two of DIRECTORY. */
+int32_t sharpi_settings_read_tree(struct sharpi_settings *settings, const char *directory,
+                                  struct sharpi_error *err);
 int32_t sharpi_settings_read_file(struct sharpi_settings *settings, const char *path,
                                   struct sharpi_error *err);
-/* SHARPI_<SECTION>_<KEY> for every key of the section; later values (the command line's) are kept. */
-int32_t sharpi_settings_read_environment(struct sharpi_settings *settings, const char *section,
-                                         const char *const *keys, struct sharpi_error *err);
 int32_t sharpi_settings_override(struct sharpi_settings *settings,
                                  const char *assignment, /* section.key=value */
                                  struct sharpi_error *err);
 
-/* ---- Checking */
+/* ---- Environment and checks. Errors name the place, and the nearest name where one is unknown. */
 
-/* Environment and check of all core sections: unknown keys, types, ranges. */
+/* Takes SHARPI_<SECTION>_<KEY> for the core's keys and checks the core's sections: keys, types, ranges. */
 int32_t sharpi_settings_check_core(struct sharpi_settings *settings, struct sharpi_error *err);
-/* The same for a plugin's section; `keys` is NULL-terminated, or NULL. */
+/* The same for a plugin's section, whose values only the plugin can check; `keys` is NULL-terminated, or NULL. */
 int32_t sharpi_settings_check_plugin(struct sharpi_settings *settings, const char *plugin,
                                      const char *const *keys, struct sharpi_error *err);
+/* When all plugins are loaded: sections that nobody knows. Those of plugins that are not loaded (named in `plugins`, or
+ * named like one) cannot be checked; the log says so. Logs SHARPI_ variables that nobody looked for. */
+int32_t sharpi_settings_check_rest(const struct sharpi_settings *settings, const char *const *plugins,
+                                   uint32_t n, struct sharpi_log *log, struct sharpi_error *err);
 
-/* ---- Looking up. NULL or the fallback when not set; a number's "auto" gives the fallback too. */
+/* ---- Looking up. NULL or the fallback when not set; the typed ones give it for "auto" too. */
 
 const char *sharpi_settings_get(const struct sharpi_settings *settings, const char *section, const char *key);
 uint64_t sharpi_settings_uint(const struct sharpi_settings *settings, const char *section, const char *key,
