@@ -8,6 +8,9 @@ core_libcore_la_CPPFLAGS = $(AM_CPPFLAGS) \
 	-DSHARPI_PLUGINDIR='"$(plugindir)"' \
 	-DSHARPI_SYSCONFDIR='"$(sysconfdir)"'
 core_libcore_la_SOURCES = \
+	core/engine.c \
+	core/engine.h \
+	core/gguf-file.c \
 	core/gguf-foreign.c \
 	core/gguf-index.c \
 	core/gguf-internal.h \
@@ -18,7 +21,35 @@ core_libcore_la_SOURCES = \
 	core/gguf.h \
 	core/graph.c \
 	core/graph.h \
+	core/host.c \
+	core/kv-pages.c \
+	core/kv-pages.h \
+	core/log.c \
+	core/log.h \
+	core/model-file.c \
+	core/model-file.h \
+	core/model-text.c \
+	core/model.c \
+	core/model.h \
+	core/nearest.c \
+	core/nearest.h \
+	core/plugin-find.c \
+	core/plugin-offers.c \
+	core/plugin-open.c \
+	core/plugins-internal.h \
+	core/plugins.c \
+	core/plugins.h \
+	core/pool.c \
+	core/pool.h \
 	core/sampler.h \
+	core/session.c \
+	core/session.h \
+	core/settings-files.c \
+	core/settings-internal.h \
+	core/settings-keys.c \
+	core/settings-parse.c \
+	core/settings.c \
+	core/settings.h \
 	core/tokenizer.h
 core_libcore_la_LIBADD = $(INIH_LIBS) $(PCRE2_LIBS) $(JANSSON_LIBS) $(ZLIB_LIBS)
 
