@@ -1,5 +1,16 @@
-# The sharpi program.
-#
-# bin_PROGRAMS += sharpi
-# sharpi_SOURCES = cli/main.c
-# sharpi_LDADD = libsharpi.la
+# The sharpi program. It uses the core's internals (inspect, bench), so it links the core itself and not libsharpi.
+
+bin_PROGRAMS += sharpi
+sharpi_SOURCES = \
+	cli/cmd-bench.c \
+	cli/cmd-inspect.c \
+	cli/cmd-logits.c \
+	cli/cmd-plugins.c \
+	cli/cmd-doctor.c \
+	cli/cmd-run.c \
+	cli/command.c \
+	cli/command.h \
+	cli/main.c \
+	cli/options.c \
+	cli/options.h
+sharpi_LDADD = core/libcore.la
