@@ -1,5 +1,5 @@
 # Tests of the GGUF reader, and its fuzzer:
-#   ./tests/test-gguf --seeds corpus && ./tests/fuzz-gguf -max_total_time=600 corpus
+#   mkdir corpus && ./tests/test-gguf --seeds corpus && ./tests/fuzz-gguf -max_total_time=600 corpus
 
 if BUILD_TESTS
 check_PROGRAMS += tests/test-gguf tests/test-gguf-files
