@@ -1,0 +1,10 @@
+/* Fails without a text, with a status that is none. */
+#include "fixture.h"
+static int32_t init(const struct sharpi_host *host, const struct sharpi_config *config, void **ctx,
+                    struct sharpi_error *err)
+{
+    (void)host, (void)config, (void)ctx, (void)err;
+    return 7;
+}
+static const struct sharpi_plugin plugin = {FIXTURE_PLUGIN("init-silent"), .init = init};
+SHARPI_PLUGIN_ENTRY(plugin)
