@@ -1,3 +1,58 @@
-# What is shipped beside the sources.
+# What is shipped beside the sources, and targets for people and CI: lint, bindist, check-valgrind, installcheck.
 
-EXTRA_DIST += autogen.sh LICENSE README.md NEWS
+EXTRA_DIST += \
+	.clang-format \
+	.clang-tidy \
+	LICENSE \
+	NEWS \
+	README.md \
+	autogen.sh \
+	check \
+	data/models.ini \
+	packaging/bindist \
+	packaging/common.sh \
+	packaging/fetch-model \
+	packaging/lint \
+	packaging/packages \
+	quickstart \
+	tests/installcheck.sh \
+	tests/valgrind-plugins.sh
+
+# What the scripts need to know of this build.
+SCRIPT_ENV = \
+	srcdir='$(srcdir)' CC='$(CC)' PKG_CONFIG='$(PKG_CONFIG)' VERSION='$(VERSION)' \
+	PLUGINS='$(patsubst plugins/%.la,%,$(pkglib_LTLIBRARIES))'
+
+# libtool's archives are of no use to somebody who dlopens, and distributions remove them anyway.
+install-exec-hook:
+	for plugin in $(patsubst plugins/%.la,%,$(pkglib_LTLIBRARIES)); do \
+	  rm -f "$(DESTDIR)$(pkglibdir)/$$plugin.la"; done
+	rm -f "$(DESTDIR)$(libdir)/libsharpi.la"
+
+uninstall-hook:
+	for plugin in $(patsubst plugins/%.la,%,$(pkglib_LTLIBRARIES)); do \
+	  rm -f "$(DESTDIR)$(pkglibdir)/$$plugin.so"; done
+	rm -f "$(DESTDIR)$(libdir)"/libsharpi.so "$(DESTDIR)$(libdir)"/libsharpi.so.*
+	-rmdir "$(DESTDIR)$(pkglibdir)" "$(DESTDIR)$(sharpipluginincludedir)" "$(DESTDIR)$(sharpiincludedir)" 2>/dev/null
+
+# Against the installed files only: headers, pkg-config file, library, plugins, and the examples built out of tree.
+installcheck-local:
+	$(SCRIPT_ENV) CFLAGS='$(CFLAGS) $(SANITIZE_CFLAGS)' DESTDIR='$(DESTDIR)' bindir='$(bindir)' libdir='$(libdir)' \
+	  pkglibdir='$(pkglibdir)' includedir='$(includedir)' pkgconfigdir='$(pkgconfigdir)' \
+	  SHARPI_SHARED="$${SHARPI_SHARED:-$(abs_top_srcdir)/../shared}" \
+	  $(SHELL) '$(srcdir)/tests/installcheck.sh'
+
+check-valgrind: all
+	$(SCRIPT_ENV) VALGRIND='$(VALGRIND)' SHARPI_PLUGIN_PATH='$(abs_top_builddir)/plugins/.libs' \
+	  $(SHELL) '$(srcdir)/tests/valgrind-plugins.sh' ./sharpi
+
+lint:
+	$(SCRIPT_ENV) $(SHELL) '$(srcdir)/packaging/lint'
+
+# A relocatable tarball: sharpi-VERSION-MACHINE/ with bin, lib, plugins and the libraries that a bare system lacks.
+bindist: all
+	$(SCRIPT_ENV) MAKE='$(MAKE)' HOST='$(host_cpu)-$(host_os)' $(SHELL) '$(srcdir)/packaging/bindist'
+
+.PHONY: lint bindist check-valgrind
+
+AM_DISTCHECK_CONFIGURE_FLAGS = --enable-werror --enable-tests

@@ -10,7 +10,10 @@ AM_TESTS_ENVIRONMENT = \
 	top_srcdir='$(abs_top_srcdir)'; export top_srcdir; \
 	top_builddir='$(abs_top_builddir)'; export top_builddir;
 
+# Fragments, in alphabetical order; `make check` needs CUnit for them.
 if BUILD_TESTS
+include tests/gguf.mk
+include tests/matmul.mk
 AM_CPPFLAGS += $(CUNIT_CFLAGS)
 TESTS += $(check_PROGRAMS)
 endif

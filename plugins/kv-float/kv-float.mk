@@ -2,4 +2,4 @@
 #
 # pkglib_LTLIBRARIES += plugins/kv-float.la
 # plugins_kv_float_la_SOURCES = plugins/kv-float/kv-float.c
-# plugins_kv_float_la_LDFLAGS = $(PLUGIN_LINK)
+# plugins_kv_float_la_LDFLAGS = $(PLUGIN_LDFLAGS)
