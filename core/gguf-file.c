@@ -166,7 +166,7 @@ static int32_t open_other_part(struct sharpi_gguf *gguf, uint64_t no, const stru
                                uint32_t flags, struct sharpi_error *err)
 {
     struct sharpi_gguf_part *part = &gguf->parts[no];
-    struct split own;
+    struct split own = {0};
     char *path = part_path(gguf->parts[0].path, no, split->count);
     if (!path)
         return sharpi_fail(err, SHARPI_ENOMEM, "%s: no memory to open part %llu", gguf->parts[0].shown,
@@ -250,7 +250,7 @@ static struct sharpi_gguf *new_gguf(void)
 /* Parses the first part, which is mapped or in memory, and goes on from there. */
 static int32_t load(struct sharpi_gguf *gguf, uint32_t flags, struct sharpi_error *err)
 {
-    struct split split;
+    struct split split = {0};
     struct sharpi_gguf_part *first = &gguf->parts[0];
     int32_t status = sharpi_gguf_parse(first, flags, err);
     if (!status)
