@@ -1,0 +1,237 @@
+/* How a step's attention is cut into blocks, drawn by threads and merged.
+ *
+ * Every thread computes the same cuts from the batch and nth, so nothing is communicated but a counter. A sequence's
+ * tokens are cut into tiles, each tile into KV heads (x parts of a group); a tile that costs more than a quarter of a
+ * thread's share is also cut into page ranges, which makes partials: one decoding sequence of 32k positions occupies all
+ * threads. A partial belongs to a block with cost >= 1.5 quarters cut in round(cost / quarter), so there are at most
+ * 4/3 * 4 * nth of them.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "attention-internal.h"
+
+#define BLOCKS_PER_THREAD   4u
+#define MIN_PAGES_PER_SPLIT 2u
+#define ROWS_OF_READING     8u /* reading a page costs as much as so many rows' arithmetic */
+
+struct partition {
+    const struct attention_job *job;
+    struct attention_shape shape;
+    uint64_t quarter; /* cost above which a block is split */
+    uint32_t nth;
+};
+
+/* Some consecutive tokens of one sequence. */
+struct tile {
+    uint32_t token, n_tokens;
+    uint32_t n_splits;
+    uint64_t position;
+    uint64_t low, end;
+    uint64_t page, n_pages, pages_per_split;
+};
+
+static void tile_init(struct tile *tile, const struct partition *part, const struct sharpi_batch_seq *seq,
+                      uint32_t index)
+{
+    const struct attention_plan *plan = part->job->plan;
+    const uint32_t first = index * part->shape.tokens_per_block;
+    const uint32_t left = seq->n_tokens - first;
+
+    tile->token = seq->first_token + first;
+    tile->n_tokens = left < part->shape.tokens_per_block ? left : part->shape.tokens_per_block;
+    tile->position = (uint64_t)seq->length + first;
+    tile->low = plan->window && tile->position + 1 > plan->window ? tile->position + 1 - plan->window : 0;
+    tile->end = plan->causal ? tile->position + tile->n_tokens : (uint64_t)seq->length + seq->n_tokens;
+    tile->page = tile->low / SHARPI_KV_PAGE;
+    tile->n_pages = (tile->end + SHARPI_KV_PAGE - 1) / SHARPI_KV_PAGE - tile->page;
+}
+
+static uint64_t tile_cost(const struct partition *part, const struct tile *tile)
+{
+    return tile->n_pages * (tile->n_tokens * part->shape.heads_per_block + ROWS_OF_READING);
+}
+
+static void tile_split(struct tile *tile, const struct partition *part)
+{
+    uint64_t n = 1;
+    if (part->nth > 1)
+        n = (tile_cost(part, tile) + part->quarter / 2) / part->quarter;
+    if (n > tile->n_pages / MIN_PAGES_PER_SPLIT)
+        n = tile->n_pages / MIN_PAGES_PER_SPLIT;
+    if (n < 1)
+        n = 1;
+    tile->pages_per_split = (tile->n_pages + n - 1) / n;
+    tile->n_splits = (uint32_t)((tile->n_pages + tile->pages_per_split - 1) / tile->pages_per_split);
+}
+
+/* A walk over all tiles: sequences in order, each one's last tile (the dearest) first. */
+struct cursor {
+    uint32_t seq;
+    uint32_t tiles_left; /* of this sequence, the current one included; 0 before the first tile */
+    uint64_t first_block, n_blocks;
+    uint64_t first_partial;
+    struct tile tile;
+};
+
+/* To the next tile; 0 at the end. */
+static uint32_t cursor_next(struct cursor *cursor, const struct partition *part)
+{
+    const struct sharpi_batch *batch = part->job->batch;
+    const uint32_t tile_tokens = part->shape.tokens_per_block;
+
+    if (cursor->n_blocks) {
+        cursor->first_block += cursor->n_blocks;
+        cursor->first_partial += cursor->tile.n_splits > 1 ? cursor->n_blocks : 0;
+        cursor->n_blocks = 0;
+        if (--cursor->tiles_left == 0)
+            cursor->seq++;
+    }
+    while (!cursor->tiles_left) {
+        if (cursor->seq >= batch->n_seqs)
+            return 0;
+        cursor->tiles_left = batch->seqs[cursor->seq].n_tokens / tile_tokens +
+                             (batch->seqs[cursor->seq].n_tokens % tile_tokens != 0);
+        if (!cursor->tiles_left)
+            cursor->seq++;
+    }
+    tile_init(&cursor->tile, part, &batch->seqs[cursor->seq], cursor->tiles_left - 1);
+    tile_split(&cursor->tile, part);
+    cursor->n_blocks = (uint64_t)part->shape.n_blocks * cursor->tile.n_splits;
+    return 1;
+}
+
+static void partition_init(struct partition *part, const struct attention_job *job, uint32_t nth)
+{
+    struct cursor cursor;
+    uint64_t total = 0;
+
+    part->job = job;
+    part->nth = 1; /* no splits while counting */
+    part->quarter = 1;
+    attention_shape_init(&part->shape, job->plan);
+    memset(&cursor, 0, sizeof cursor);
+    while (nth > 1 && cursor_next(&cursor, part))
+        total += tile_cost(part, &cursor.tile) * part->shape.n_blocks;
+    part->nth = nth;
+    part->quarter = total / ((uint64_t)BLOCKS_PER_THREAD * nth) + 1;
+}
+
+/* Query heads of block `index` of a tile's n_blocks: a part of a KV head's group. */
+static void block_heads(struct attention_block *block, const struct partition *part, uint32_t index)
+{
+    const struct attention_plan *plan = part->job->plan;
+    const uint32_t group = plan->n_heads / plan->kv.n_kv_heads;
+    const uint32_t first = index % part->shape.parts_per_group * part->shape.heads_per_block;
+
+    block->kv_head = index / part->shape.parts_per_group;
+    block->head = block->kv_head * group + first;
+    block->n_heads =
+        group - first < part->shape.heads_per_block ? group - first : part->shape.heads_per_block;
+}
+
+/* Block `index` (of all) of the cursor's tile. */
+static void block_init(struct attention_block *block, const struct partition *part,
+                       const struct cursor *cursor, uint64_t index)
+{
+    const struct attention_job *job = part->job;
+    const struct sharpi_batch_class *class_of = &job->batch->classes[job->plan->kv.class_index];
+    const struct tile *tile = &cursor->tile;
+    const uint64_t in_tile = index - cursor->first_block;
+    const uint64_t split = in_tile / part->shape.n_blocks;
+    const uint64_t end_page = tile->page + tile->n_pages;
+
+    block->pages = class_of->pages + (uint64_t)cursor->seq * class_of->stride;
+    block->token = tile->token;
+    block->n_tokens = tile->n_tokens;
+    block->position = tile->position;
+    block->low = tile->low;
+    block->end = tile->end;
+    block->page = tile->page + split * tile->pages_per_split;
+    block->end_page =
+        end_page - block->page < tile->pages_per_split ? end_page : block->page + tile->pages_per_split;
+    block_heads(block, part, (uint32_t)(in_tile % part->shape.n_blocks));
+    block->is_partial = tile->n_splits > 1;
+    if (block->is_partial)
+        block->partial = attention_partial_at(&part->shape, job->scratch, job->plan->max_threads,
+                                              cursor->first_partial + in_tile);
+}
+
+/* Row `r` of one block from its partials; `first` is the index of the first, and they lie n_blocks apart. */
+static void merge_row(const struct partition *part, const struct attention_block *block, uint64_t first,
+                      uint32_t n_splits, uint32_t r, float *acc)
+{
+    const struct attention_job *job = part->job;
+    const struct attention_kernels *kernels = job->plan->kernels;
+    const uint32_t width = part->shape.width;
+    struct attention_row row = {-INFINITY, 0.0f};
+    struct attention_partial partial;
+
+    for (uint32_t i = 0; i < n_splits; i++) {
+        partial = attention_partial_at(&part->shape, job->scratch, job->plan->max_threads,
+                                       first + (uint64_t)i * part->shape.n_blocks);
+        row.max = fmaxf(row.max, partial.rows[r].max);
+    }
+    memset(acc, 0, width * sizeof(float));
+    for (uint32_t i = 0; i < n_splits; i++) {
+        partial = attention_partial_at(&part->shape, job->scratch, job->plan->max_threads,
+                                       first + (uint64_t)i * part->shape.n_blocks);
+        if (partial.rows[r].max == -INFINITY) /* the row sees nothing of this range */
+            continue;
+        const float weight = expf(partial.rows[r].max - row.max);
+        row.sum += partial.rows[r].sum * weight;
+        kernels->add_scaled_row(acc, partial.acc + (uint64_t)r * width, weight, width);
+    }
+    attention_store_row(job, block->token + r / block->n_heads, block->head + r % block->n_heads, &row, acc);
+}
+
+/* After the barrier: split rows are dealt out to the threads in turn. */
+static void merge(const struct partition *part, uint32_t ith, float *acc)
+{
+    struct cursor cursor;
+    uint64_t turn = 0;
+
+    memset(&cursor, 0, sizeof cursor);
+    while (cursor_next(&cursor, part)) {
+        if (cursor.tile.n_splits < 2)
+            continue;
+        for (uint32_t b = 0; b < part->shape.n_blocks; b++) {
+            struct attention_block block;
+            block_init(&block, part, &cursor, cursor.first_block + b);
+            for (uint32_t r = 0; r < block.n_tokens * block.n_heads; r++)
+                if (turn++ % part->nth == ith)
+                    merge_row(part, &block, cursor.first_partial + b, cursor.tile.n_splits, r, acc);
+        }
+    }
+}
+
+/* To the tile that holds block `index`, not before the current one; 0 if there are fewer blocks. */
+static uint32_t cursor_seek(struct cursor *cursor, const struct partition *part, uint64_t index)
+{
+    while (index >= cursor->first_block + cursor->n_blocks)
+        if (!cursor_next(cursor, part))
+            return 0;
+    return 1;
+}
+
+void attention_run(const struct attention_job *job, uint32_t ith, uint32_t nth)
+{
+    struct partition part;
+    struct attention_scratch scratch;
+    struct attention_block block;
+    struct cursor cursor;
+    uint64_t index;
+
+    partition_init(&part, job, nth);
+    attention_scratch_at(&scratch, &part.shape, job->scratch, ith);
+    memset(&cursor, 0, sizeof cursor);
+    while (index = __atomic_fetch_add(job->next, 1, __ATOMIC_RELAXED), cursor_seek(&cursor, &part, index)) {
+        block_init(&block, &part, &cursor, index);
+        attention_attend(job, &part.shape, &scratch, &block);
+    }
+    /* The walk has come to the end, so every thread knows alike whether anything was split. */
+    if (cursor.first_partial) {
+        job->barrier(job->barrier_user);
+        merge(&part, ith, scratch.acc);
+    }
+}

@@ -1,0 +1,10 @@
+# Attention's sources for plugins/backend-cpu/backend-cpu.mk: common ones, and those that go into an ISA's object library.
+cpu_attention_common_sources = \
+	plugins/backend-cpu/attention-block.c \
+	plugins/backend-cpu/attention-c.c \
+	plugins/backend-cpu/attention-internal.h \
+	plugins/backend-cpu/attention-kernels.h \
+	plugins/backend-cpu/attention-run.c \
+	plugins/backend-cpu/attention-simd.h \
+	plugins/backend-cpu/attention.c \
+	plugins/backend-cpu/attention.h
