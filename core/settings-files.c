@@ -33,6 +33,7 @@ struct reading {
     uint32_t line_number;
     int32_t after_key; /* an indented line would continue a value */
     int32_t status;
+    uint32_t failed_line; /* where status comes from */
     struct sharpi_error *err;
 };
 
@@ -109,15 +110,11 @@ static int continue_value(struct reading *r, const char *section, const char *ke
     return 1;
 }
 
-/* inih's handler: 1 to go on. */
-static int take_value(void *user, const char *section, const char *key, const char *value)
+static int take_line(struct reading *r, const char *section, const char *key, const char *value)
 {
-    struct reading *r = user;
     const struct settings_entry *old;
     char origin[PATH_MAX + 16];
     size_t n_path = strlen(r->path);
-    if (r->status)
-        return 0;
     if (is_blank(r->line[0]) && r->after_key)
         return continue_value(r, section, key, value);
     r->after_key = 1;
@@ -133,6 +130,19 @@ static int take_value(void *user, const char *section, const char *key, const ch
     snprintf(origin, sizeof origin, "%s:%u", r->path, r->line_number);
     r->status = sharpi_settings_set(r->settings, section, key, value, origin, SETTINGS_RANK_FILE, r->err);
     return r->status == 0;
+}
+
+/* inih's handler: 1 to go on. */
+static int take_value(void *user, const char *section, const char *key, const char *value)
+{
+    struct reading *r = user;
+    int went_well;
+    if (r->status)
+        return 0;
+    went_well = take_line(r, section, key, value);
+    if (!went_well)
+        r->failed_line = r->line_number;
+    return went_well;
 }
 
 /* NUL bytes and long lines, before inih sees them. */
@@ -202,7 +212,8 @@ int32_t sharpi_settings_read_file(struct sharpi_settings *settings, const char *
         r.line = r.next = text;
         bad_line = ini_parse_stream(next_line, &r, take_value, &r);
         status = r.status;
-        if (!status && bad_line)
+        /* inih goes on after a line that it cannot read, so what failed later does not count. */
+        if (bad_line < 0 || (bad_line > 0 && (!status || (uint32_t)bad_line < r.failed_line)))
             status = sharpi_fail(
                 err, bad_line > 0 ? SHARPI_EFORMAT : SHARPI_ENOMEM,
                 "%s:%d: neither [section], nor key = value, nor a comment (which begins with ; or #)", path,

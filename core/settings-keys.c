@@ -242,6 +242,8 @@ static void check_variables(const struct sharpi_settings *settings, struct sharp
             is_listed(name, other_variables, sizeof other_variables / sizeof *other_variables))
             continue;
         near = sharpi_nearest(name, known, settings->n_variables);
+        if (near && sharpi_edit_distance(name, near) > 2) /* the prefix makes all of them alike */
+            near = NULL;
         sharpi_log_printf(log, near ? SHARPI_LOG_WARN : SHARPI_LOG_DEBUG, "config",
                           "environment variable %s is not used: no loaded plugin has that key%s%s%s", name,
                           near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
