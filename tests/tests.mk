@@ -14,6 +14,7 @@ AM_TESTS_ENVIRONMENT = \
 if BUILD_TESTS
 include tests/gguf.mk
 include tests/matmul.mk
+include tests/models.mk
 AM_CPPFLAGS += $(CUNIT_CFLAGS)
 TESTS += $(check_PROGRAMS)
 endif

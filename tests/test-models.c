@@ -1,0 +1,378 @@
+/* Whole models against Hugging Face's logits: every fixture, chunk size, instruction set, cache format and batch shape. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <CUnit/Basic.h>
+
+#include "fixtures.h"
+
+static struct sharpi_engine *engine;
+
+static void print_log(void *user, int32_t level, const char *topic, const char *message)
+{
+    (void)user;
+    (void)level;
+    fprintf(stderr, "%s: %s\n", topic, message);
+}
+
+static struct sharpi_model *load(const char *path, struct sharpi_model_options options)
+{
+    struct sharpi_error err = SHARPI_ERROR_INIT;
+    struct sharpi_model *model = NULL;
+    options.size = sizeof options;
+    if (!options.kv)
+        options.kv = "f32";
+    if (!options.context)
+        options.context = 512;
+    if (!options.n_threads)
+        options.n_threads = 2;
+    if (sharpi_model_load(engine, path, &options, &model, &err))
+        fprintf(stderr, "%s\n", err.text);
+    return model;
+}
+
+/* Loads a fixture with these options, runs its tokens; NULL on failure. */
+static float *run_fixture(const struct fixture_data *data, struct sharpi_model_options options)
+{
+    struct sharpi_model *model = load(data->model, options);
+    float *logits = model ? run_tokens(model, data->tokens, FIXTURE_TOKENS) : NULL;
+    sharpi_model_free(model);
+    return logits;
+}
+
+/* Calls check for every fixture with its reference. */
+static void each_fixture(void (*check)(const struct fixture *, const struct fixture_data *))
+{
+    uint32_t i;
+    for (i = 0; i < n_fixtures; i++) {
+        struct fixture_data data;
+        if (fixture_read(&fixtures[i], &data)) {
+            CU_FAIL("fixture unreadable");
+            continue;
+        }
+        check(&fixtures[i], &data);
+        free(data.logits);
+    }
+}
+
+static float reference_difference(const struct fixture *f, const float *logits, const float *reference)
+{
+    return f->mixture ? percentile_difference(logits, reference, FIXTURE_TOKENS, FIXTURE_VOCAB)
+                      : max_difference(logits, reference, (uint64_t)FIXTURE_TOKENS * FIXTURE_VOCAB);
+}
+
+/* ---- f32 activations and cache: the tight tolerance, on every instruction set and chunk size */
+
+static void check_isa(const struct fixture *f, const struct fixture_data *data)
+{
+    static const uint32_t chunks[] = {1, 7, 64, 200};
+    uint32_t i;
+    for (i = 0; i < 4; i++) {
+        float *logits = run_fixture(data, (struct sharpi_model_options){.chunk = chunks[i]});
+        float difference =
+            logits ? max_difference(logits, data->logits, (uint64_t)FIXTURE_TOKENS * FIXTURE_VOCAB)
+                   : INFINITY;
+        CU_ASSERT(difference <= 0.002f);
+        if (difference > 0.002f)
+            fprintf(stderr, "%s: chunk %u: logits differ by %g\n", f->name, chunks[i], (double)difference);
+        free(logits);
+    }
+}
+
+static void logits_equal_the_reference_on_every_isa(void)
+{
+    static const char *const isas[] = {"scalar", "avx2", "avx512", "avx512bf16"};
+    char *before = getenv("SHARPI_CPU_ISA") ? strdup(getenv("SHARPI_CPU_ISA")) : NULL;
+    uint32_t i;
+    for (i = 0; i < 4; i++) {
+        struct sharpi_model *model;
+        struct fixture_data data;
+        setenv("SHARPI_CPU_ISA", isas[i], 1);
+        CU_ASSERT_FATAL(fixture_read(&fixtures[0], &data) == 0);
+        model = load(data.model, (struct sharpi_model_options){.chunk = 0});
+        free(data.logits);
+        if (!model) {
+            CU_ASSERT(i > 0); /* scalar runs everywhere */
+            fprintf(stderr, "%s: not on this machine\n", isas[i]);
+            continue;
+        }
+        sharpi_model_free(model);
+        each_fixture(check_isa);
+    }
+    if (before)
+        setenv("SHARPI_CPU_ISA", before, 1);
+    else
+        unsetenv("SHARPI_CPU_ISA");
+    free(before);
+}
+
+/* ---- Greedy continuation */
+
+static void check_greedy(const struct fixture *f, const struct fixture_data *data)
+{
+    struct sharpi_model *model = load(data->model, (struct sharpi_model_options){.chunk = 32});
+    struct sharpi_error err = SHARPI_ERROR_INIT;
+    struct sharpi_session *session = NULL;
+    uint32_t i, wrong = 0;
+    CU_ASSERT_FATAL(model != NULL);
+    CU_ASSERT_FATAL(sharpi_session_create(model, &session, &err) == 0);
+    CU_ASSERT(sharpi_session_feed(session, data->greedy, FIXTURE_PROMPT, &err) == 0);
+    for (i = FIXTURE_PROMPT; i < FIXTURE_GREEDY; i++) {
+        int32_t token = (int32_t)argmax(sharpi_session_logits(session), FIXTURE_VOCAB);
+        wrong += token != data->greedy[i];
+        CU_ASSERT(sharpi_session_feed(session, &token, 1, &err) == 0);
+    }
+    CU_ASSERT(wrong == 0);
+    if (wrong)
+        fprintf(stderr, "%s: %u of 24 greedy tokens differ\n", f->name, wrong);
+    sharpi_session_free(session);
+    sharpi_model_free(model);
+}
+
+static void greedy_tokens_equal_the_reference(void)
+{
+    each_fixture(check_greedy);
+}
+
+/* ---- Narrow cache formats */
+
+static void check_narrow(const struct fixture *f, const struct fixture_data *data, const char *kv,
+                         float tolerance)
+{
+    float *narrow = run_fixture(data, (struct sharpi_model_options){.kv = kv, .chunk = 64});
+    float difference = narrow ? reference_difference(f, narrow, data->logits) : INFINITY;
+    uint32_t p, outside = 0;
+    CU_ASSERT(difference <= tolerance);
+    for (p = 0; narrow && p < FIXTURE_TOKENS; p++) {
+        const float *wide = data->logits + (size_t)p * FIXTURE_VOCAB;
+        outside +=
+            rank_of(narrow + (size_t)p * FIXTURE_VOCAB, FIXTURE_VOCAB, argmax(wide, FIXTURE_VOCAB)) >= 5;
+    }
+    if (!f->mixture) /* where rounding swaps an expert a token may fall out */
+        CU_ASSERT(outside == 0);
+    fprintf(stderr, "%-12s %-5s differs by %.4f (tolerance %.2f), top-1 outside top-5: %u\n", f->name, kv,
+            (double)difference, (double)tolerance, outside);
+    free(narrow);
+}
+
+static void check_narrow_formats(const struct fixture *f, const struct fixture_data *data)
+{
+    check_narrow(f, data, "f16", 0.1f);
+    check_narrow(f, data, "bf16", 0.5f);
+    check_narrow(f, data, "q8_0", 2.0f * f->q8_0_kv);
+}
+
+static void narrow_caches_stay_near_the_reference(void)
+{
+    each_fixture(check_narrow_formats);
+}
+
+/* ---- Rings */
+
+static void check_ring(const struct fixture *f, const struct fixture_data *data)
+{
+    static const char *const formats[] = {"f32", "bf16", "q8_0"};
+    uint32_t i;
+    if (!f->windowed)
+        return;
+    for (i = 0; i < 3; i++) {
+        struct sharpi_model_options o = {.kv = formats[i], .chunk = 32, .headroom = 32, .context = 256};
+        struct sharpi_model *ring = load(data->model, o), *full;
+        float *a, *b;
+        uint32_t c, wraps = 0;
+        o.full_cache = 1;
+        full = load(data->model, o);
+        CU_ASSERT_FATAL(ring && full);
+        for (c = 0; c < ring->n_classes; c++)
+            wraps += ring->classes[c].window && ring->classes[c].ring * 3 < FIXTURE_TOKENS;
+        CU_ASSERT(wraps > 0); /* else this test shows nothing */
+        /* 193 = 6 x 32 + 1: the last chunk is shorter than the window and reads across the chunk boundary */
+        a = run_tokens(ring, data->tokens, 193);
+        b = run_tokens(full, data->tokens, 193);
+        CU_ASSERT_FATAL(a && b);
+        CU_ASSERT(max_difference(a, b, 193 * FIXTURE_VOCAB) <= 1e-4f);
+        if (i == 0)
+            CU_ASSERT(max_difference(a, data->logits, 193 * FIXTURE_VOCAB) <= 0.002f);
+        free(a);
+        free(b);
+        sharpi_model_free(ring);
+        sharpi_model_free(full);
+    }
+}
+
+static void wrapped_ring_equals_the_full_cache(void)
+{
+    each_fixture(check_ring);
+}
+
+/* 200 prompt tokens, then 300 decoded one by one: the ring turns many times. */
+static void check_long_decode(const struct fixture *f, const struct fixture_data *data)
+{
+    struct sharpi_model_options o = {.chunk = 32, .headroom = 32, .context = 512};
+    struct sharpi_model *models[2];
+    struct sharpi_session *sessions[2];
+    struct sharpi_error err = SHARPI_ERROR_INIT;
+    float largest = 0;
+    uint32_t i, j;
+    if (!f->windowed)
+        return;
+    for (j = 0; j < 2; j++) {
+        o.full_cache = j;
+        models[j] = load(data->model, o);
+        CU_ASSERT_FATAL(models[j] != NULL);
+        CU_ASSERT_FATAL(sharpi_session_create(models[j], &sessions[j], &err) == 0);
+        CU_ASSERT(sharpi_session_feed(sessions[j], data->tokens, FIXTURE_TOKENS, &err) == 0);
+    }
+    for (i = 0; i < 300; i++) {
+        int32_t token = data->tokens[1 + (i * 7) % (FIXTURE_TOKENS - 1)];
+        for (j = 0; j < 2; j++)
+            CU_ASSERT(sharpi_session_feed(sessions[j], &token, 1, &err) == 0);
+        largest = fmaxf(largest, max_difference(sharpi_session_logits(sessions[0]),
+                                                sharpi_session_logits(sessions[1]), FIXTURE_VOCAB));
+    }
+    CU_ASSERT(largest <= 1e-4f);
+    if (largest > 1e-4f)
+        fprintf(stderr, "%s: differs by %g\n", f->name, (double)largest);
+    for (j = 0; j < 2; j++) {
+        sharpi_session_free(sessions[j]);
+        sharpi_model_free(models[j]);
+    }
+}
+
+static void decoding_past_the_wrap_equals_the_full_cache(void)
+{
+    each_fixture(check_long_decode);
+}
+
+/* ---- Batches and truncation */
+
+static void check_batch(const struct fixture *f, const struct fixture_data *data)
+{
+    enum { N = 8 };
+    struct sharpi_model *model =
+        load(data->model,
+             (struct sharpi_model_options){.chunk = 48, .headroom = 48, .context = 256, .max_sessions = N});
+    struct sharpi_error err = SHARPI_ERROR_INIT;
+    struct sharpi_work work[N];
+    float *single[N], *batched[N];
+    uint32_t i;
+    CU_ASSERT_FATAL(model != NULL);
+    for (i = 0; i < N; i++) {
+        uint32_t first = i * 5, n = 23 * i + 1;
+        single[i] = run_tokens(model, data->tokens + first, n);
+        batched[i] = malloc(sizeof(float) * n * FIXTURE_VOCAB);
+        CU_ASSERT_FATAL(single[i] && batched[i]);
+        work[i] = (struct sharpi_work){
+            .tokens = data->tokens + first, .n_tokens = n, .want = 2, .logits = batched[i]};
+    }
+    for (i = 0; i < N; i++)
+        CU_ASSERT_FATAL(sharpi_session_create(model, &work[i].session, &err) == 0);
+    CU_ASSERT(sharpi_step(model, work, N, &err) == 0);
+    for (i = 0; i < N; i++) {
+        float difference = max_difference(single[i], batched[i], (uint64_t)work[i].n_tokens * FIXTURE_VOCAB);
+        CU_ASSERT(difference <= 1e-4f);
+        if (difference > 1e-4f)
+            fprintf(stderr, "%s: sequence %u differs by %g\n", f->name, i, (double)difference);
+        CU_ASSERT(sharpi_session_length(work[i].session) == work[i].n_tokens);
+        sharpi_session_free(work[i].session);
+        free(single[i]);
+        free(batched[i]);
+    }
+    sharpi_model_free(model);
+}
+
+static void eight_sequences_in_one_batch_equal_eight_single_runs(void)
+{
+    each_fixture(check_batch);
+}
+
+static void check_truncate(const struct fixture *f, const struct fixture_data *data)
+{
+    struct sharpi_model *model =
+        load(data->model, (struct sharpi_model_options){.chunk = 64, .context = 256});
+    struct sharpi_error err = SHARPI_ERROR_INIT;
+    struct sharpi_session *session = NULL;
+    (void)f;
+    CU_ASSERT_FATAL(model != NULL);
+    CU_ASSERT_FATAL(sharpi_session_create(model, &session, &err) == 0);
+    CU_ASSERT(sharpi_session_feed(session, data->tokens, 150, &err) == 0);
+    CU_ASSERT(sharpi_session_truncate(session, 77, &err) == 0);
+    CU_ASSERT(sharpi_session_logits(session) == NULL);
+    CU_ASSERT(sharpi_session_feed(session, data->tokens + 77, 23, &err) == 0);
+    CU_ASSERT(sharpi_session_logits(session) &&
+              max_difference(sharpi_session_logits(session), data->logits + 99 * FIXTURE_VOCAB,
+                             FIXTURE_VOCAB) <= 0.002f);
+    sharpi_session_free(session);
+    sharpi_model_free(model);
+}
+
+static void truncated_sequence_goes_on_exactly(void)
+{
+    each_fixture(check_truncate);
+}
+
+/* ---- Refusals */
+
+static void what_cannot_be_honoured_is_refused(void)
+{
+    struct sharpi_error err = SHARPI_ERROR_INIT;
+    struct sharpi_model *model = NULL;
+    struct fixture_data data;
+    struct sharpi_session *session = NULL;
+    int32_t bad = 320;
+    CU_ASSERT_FATAL(fixture_read(&fixtures[5], &data) == 0);
+    struct sharpi_model_options o = {.size = sizeof o, .chunk = 64, .headroom = 32};
+    CU_ASSERT(sharpi_model_load(engine, data.model, &o, &model, &err) == SHARPI_EINVAL);
+    CU_ASSERT(strstr(err.text, "headroom 32") != NULL);
+    o = (struct sharpi_model_options){.size = sizeof o, .kv = "q9_9"};
+    CU_ASSERT(sharpi_model_load(engine, data.model, &o, &model, &err) == SHARPI_ENOENT);
+    CU_ASSERT(strstr(err.text, "q9_9") && strstr(err.text, "q8_0"));
+    o = (struct sharpi_model_options){.size = sizeof o, .backend = "abacus"};
+    CU_ASSERT(sharpi_model_load(engine, data.model, &o, &model, &err) == SHARPI_ENOENT);
+    CU_ASSERT(strstr(err.text, "abacus") && strstr(err.text, "cpu"));
+    model = load(data.model, (struct sharpi_model_options){.context = 64});
+    CU_ASSERT_FATAL(model && sharpi_session_create(model, &session, &err) == 0);
+    CU_ASSERT(sharpi_session_feed(session, &bad, 1, &err) == SHARPI_EINVAL);
+    CU_ASSERT(sharpi_session_feed(session, data.tokens, 65, &err) == SHARPI_EFULL);
+    CU_ASSERT(sharpi_session_length(session) == 0);
+    CU_ASSERT(sharpi_session_feed(session, data.tokens, 64, &err) == 0);
+    sharpi_session_free(session);
+    sharpi_model_free(model);
+    free(data.logits);
+}
+
+int main(void)
+{
+    struct sharpi_engine_options options = {
+        .size = sizeof options, .no_default_config = 1, .log = print_log, .log_level = 1};
+    struct sharpi_error err = SHARPI_ERROR_INIT;
+    unsigned failures;
+    CU_pSuite suite;
+    if (!fixtures_present()) {
+        fprintf(stderr, "skipped: no fixtures in $SHARPI_SHARED/fixtures\n");
+        return 77;
+    }
+    if (sharpi_engine_open(&options, &engine, &err)) {
+        fprintf(stderr, "%s\n", err.text);
+        return 1;
+    }
+    CU_initialize_registry();
+    suite = CU_add_suite("models", NULL, NULL);
+    CU_add_test(suite, "logits equal the reference on every ISA", logits_equal_the_reference_on_every_isa);
+    CU_add_test(suite, "greedy tokens equal the reference", greedy_tokens_equal_the_reference);
+    CU_add_test(suite, "narrow caches stay near the reference", narrow_caches_stay_near_the_reference);
+    CU_add_test(suite, "wrapped ring equals the full cache", wrapped_ring_equals_the_full_cache);
+    CU_add_test(suite, "decoding past the wrap equals the full cache",
+                decoding_past_the_wrap_equals_the_full_cache);
+    CU_add_test(suite, "eight sequences in one batch equal eight single runs",
+                eight_sequences_in_one_batch_equal_eight_single_runs);
+    CU_add_test(suite, "truncated sequence goes on exactly", truncated_sequence_goes_on_exactly);
+    CU_add_test(suite, "what cannot be honoured is refused", what_cannot_be_honoured_is_refused);
+    CU_basic_set_mode(CU_BRM_VERBOSE);
+    CU_basic_run_tests();
+    failures = CU_get_number_of_failures();
+    CU_cleanup_registry();
+    sharpi_engine_close(engine);
+    return failures ? 1 : 0;
+}
