@@ -8,3 +8,7 @@ cpu_attention_common_sources = \
 	plugins/backend-cpu/attention-simd.h \
 	plugins/backend-cpu/attention.c \
 	plugins/backend-cpu/attention.h
+cpu_attention_avx2_sources = \
+	plugins/backend-cpu/attention-avx2.c \
+	plugins/backend-cpu/attention-avx2.h
+cpu_attention_avx512_sources = plugins/backend-cpu/attention-avx512.c

@@ -4,7 +4,22 @@ plugins_kv_float_la_SOURCES = \
 	plugins/kv-float/half.h \
 	plugins/kv-float/kv-float-c.c \
 	plugins/kv-float/kv-float.c \
+	plugins/kv-float/kv-float-simd.h \
 	plugins/kv-float/kv-float.h
 plugins_kv_float_la_CFLAGS = $(AM_CFLAGS) -O3
 plugins_kv_float_la_LDFLAGS = $(PLUGIN_LDFLAGS)
 plugins_kv_float_la_LIBADD =
+
+if HAVE_AVX2
+noinst_LTLIBRARIES += plugins/kv-float/libkv-float-avx2.la
+plugins_kv_float_la_LIBADD += plugins/kv-float/libkv-float-avx2.la
+endif
+plugins_kv_float_libkv_float_avx2_la_SOURCES = plugins/kv-float/kv-float-avx2.c
+plugins_kv_float_libkv_float_avx2_la_CFLAGS = $(AM_CFLAGS) -O3 $(AVX2_CFLAGS)
+
+if HAVE_AVX512
+noinst_LTLIBRARIES += plugins/kv-float/libkv-float-avx512.la
+plugins_kv_float_la_LIBADD += plugins/kv-float/libkv-float-avx512.la
+endif
+plugins_kv_float_libkv_float_avx512_la_SOURCES = plugins/kv-float/kv-float-avx512.c
+plugins_kv_float_libkv_float_avx512_la_CFLAGS = $(AM_CFLAGS) -O3 $(AVX512_CFLAGS)

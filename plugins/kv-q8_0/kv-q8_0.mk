@@ -3,7 +3,22 @@ pkglib_LTLIBRARIES += plugins/kv-q8_0.la
 plugins_kv_q8_0_la_SOURCES = \
 	plugins/kv-q8_0/kv-q8_0.c \
 	plugins/kv-q8_0/q8_0-c.c \
+	plugins/kv-q8_0/q8_0-simd.h \
 	plugins/kv-q8_0/q8_0.h
 plugins_kv_q8_0_la_CFLAGS = $(AM_CFLAGS) -O3
 plugins_kv_q8_0_la_LDFLAGS = $(PLUGIN_LDFLAGS)
 plugins_kv_q8_0_la_LIBADD =
+
+if HAVE_AVX2
+noinst_LTLIBRARIES += plugins/kv-q8_0/libq8_0-avx2.la
+plugins_kv_q8_0_la_LIBADD += plugins/kv-q8_0/libq8_0-avx2.la
+endif
+plugins_kv_q8_0_libq8_0_avx2_la_SOURCES = plugins/kv-q8_0/q8_0-avx2.c
+plugins_kv_q8_0_libq8_0_avx2_la_CFLAGS = $(AM_CFLAGS) -O3 $(AVX2_CFLAGS)
+
+if HAVE_AVX512
+noinst_LTLIBRARIES += plugins/kv-q8_0/libq8_0-avx512.la
+plugins_kv_q8_0_la_LIBADD += plugins/kv-q8_0/libq8_0-avx512.la
+endif
+plugins_kv_q8_0_libq8_0_avx512_la_SOURCES = plugins/kv-q8_0/q8_0-avx512.c
+plugins_kv_q8_0_libq8_0_avx512_la_CFLAGS = $(AM_CFLAGS) -O3 $(AVX512_CFLAGS)
