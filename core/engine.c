@@ -59,6 +59,7 @@ int32_t sharpi_engine_open_bare(const struct sharpi_engine_options *given, struc
         return sharpi_fail(err, SHARPI_ENOMEM, "no memory for an engine");
     }
     atomic_init(&engine->allocs_left, -1);
+    atomic_init(&engine->live_allocs, 0);
     sharpi_host_init(&engine->host);
     status = read_settings(engine, &options, err);
     if (status)

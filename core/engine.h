@@ -26,6 +26,8 @@ struct sharpi_engine {
     struct sharpi_plugins plugins;
     /* Test hook: allocations by host->alloc that still succeed; negative = no limit. */
     _Atomic int64_t allocs_left;
+    /* Blocks of host->alloc that are not freed yet. */
+    _Atomic int64_t live_allocs;
 };
 
 /* Fills the host table (host.c). */

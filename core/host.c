@@ -43,15 +43,16 @@ static void *host_alloc(const struct sharpi_host *host, uint64_t n_bytes, uint64
         return NULL;
     aligned = ((uintptr_t)raw + alignment) & ~(uintptr_t)(alignment - 1);
     memcpy((char *)aligned - sizeof raw, &raw, sizeof raw);
+    atomic_fetch_add_explicit(&sharpi_engine_of(host)->live_allocs, 1, memory_order_relaxed);
     return (void *)aligned;
 }
 
 static void host_free(const struct sharpi_host *host, void *memory)
 {
     void *raw;
-    (void)host;
     if (!memory)
         return;
+    atomic_fetch_sub_explicit(&sharpi_engine_of(host)->live_allocs, 1, memory_order_relaxed);
     memcpy(&raw, (char *)memory - sizeof raw, sizeof raw);
     free(raw);
 }
