@@ -3,6 +3,7 @@
 EXTRA_DIST += \
 	.clang-format \
 	.clang-tidy \
+	tests/.clang-tidy \
 	LICENSE \
 	NEWS \
 	README.md \
@@ -13,6 +14,7 @@ EXTRA_DIST += \
 	packaging/common.sh \
 	packaging/fetch-model \
 	packaging/lint \
+	packaging/lint.h \
 	packaging/packages \
 	quickstart \
 	tests/installcheck.sh \
