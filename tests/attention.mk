@@ -9,3 +9,9 @@ tests_test_attention_SOURCES = \
 	tests/kv-plugins.h \
 	tests/test-attention.c
 tests_test_attention_LDADD = plugins/backend-cpu/libcpu.la $(CUNIT_LIBS) -lpthread -lm
+
+check_PROGRAMS += tests/test-kv-formats
+tests_test_kv_formats_SOURCES = \
+	tests/kv-plugins.h \
+	tests/test-kv-formats.c
+tests_test_kv_formats_LDADD = plugins/backend-cpu/libcpu.la $(CUNIT_LIBS) -lm
