@@ -25,6 +25,27 @@ SCRIPT_ENV = \
 	srcdir='$(srcdir)' CC='$(CC)' PKG_CONFIG='$(PKG_CONFIG)' VERSION='$(VERSION)' \
 	PLUGINS='$(patsubst plugins/%.la,%,$(pkglib_LTLIBRARIES))'
 
+# The commented configuration. One that somebody has edited stays, and the new one is put beside it.
+sharpiconfdir = $(sysconfdir)/sharpi
+noinst_DATA = sharpi.ini
+EXTRA_DIST += data/sharpi.ini.in
+CLEANFILES += sharpi.ini
+sharpi.ini: data/sharpi.ini.in Makefile
+	$(AM_V_GEN)sed -e 's,@sysconfdir@,$(sysconfdir),g' -e 's,@plugindir@,$(pkglibdir),g' '$(srcdir)/data/sharpi.ini.in' >$@.new && \
+	  mv $@.new $@
+
+install-data-local: sharpi.ini
+	$(MKDIR_P) "$(DESTDIR)$(sharpiconfdir)/conf.d"
+	@to="$(DESTDIR)$(sharpiconfdir)/sharpi.ini"; \
+	if test -f "$$to" && ! cmp -s sharpi.ini "$$to"; then \
+	  echo "keeping your $$to; the new one is $$to.new"; to="$$to.new"; fi; \
+	$(INSTALL_DATA) sharpi.ini "$$to"
+
+uninstall-local:
+	@conf="$(DESTDIR)$(sharpiconfdir)"; rm -f "$$conf/sharpi.ini.new"; \
+	if cmp -s sharpi.ini "$$conf/sharpi.ini"; then rm -f "$$conf/sharpi.ini"; fi; \
+	rmdir "$$conf/conf.d" "$$conf" 2>/dev/null || :
+
 # libtool's archives are of no use to somebody who dlopens, and distributions remove them anyway.
 install-exec-hook:
 	for plugin in $(patsubst plugins/%.la,%,$(pkglib_LTLIBRARIES)); do \

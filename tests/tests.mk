@@ -11,7 +11,9 @@ AM_TESTS_ENVIRONMENT = \
 	top_builddir='$(abs_top_builddir)'; export top_builddir;
 
 # Fragments, in alphabetical order; `make check` needs CUnit for them.
+include tests/core.mk
 if BUILD_TESTS
+include tests/attention.mk
 include tests/gguf.mk
 include tests/matmul.mk
 include tests/models.mk
