@@ -2,9 +2,35 @@
 # sources never do. plugins/backend-cpu/libcpu.la is all of it less the plugin's entry, for tests of the kernels.
 
 include plugins/backend-cpu/matmul-sources.mk
+include plugins/backend-cpu/attention-sources.mk
 
 noinst_LTLIBRARIES += plugins/backend-cpu/libcpu.la
-plugins_backend_cpu_libcpu_la_SOURCES = $(cpu_matmul_common_sources)
+plugins_backend_cpu_libcpu_la_SOURCES = \
+	$(cpu_matmul_common_sources) \
+	$(cpu_attention_common_sources) \
+	plugins/backend-cpu/check.c \
+	plugins/backend-cpu/compile-fuse.c \
+	plugins/backend-cpu/compile-lower.c \
+	plugins/backend-cpu/compile-moe.c \
+	plugins/backend-cpu/compile-place.c \
+	plugins/backend-cpu/compile-schedule.c \
+	plugins/backend-cpu/compile-weights.c \
+	plugins/backend-cpu/compile.c \
+	plugins/backend-cpu/compile.h \
+	plugins/backend-cpu/device.c \
+	plugins/backend-cpu/device.h \
+	plugins/backend-cpu/load.c \
+	plugins/backend-cpu/machine.c \
+	plugins/backend-cpu/memory.c \
+	plugins/backend-cpu/ops-c.c \
+	plugins/backend-cpu/ops-simd.h \
+	plugins/backend-cpu/ops.h \
+	plugins/backend-cpu/program.h \
+	plugins/backend-cpu/run-moe.c \
+	plugins/backend-cpu/run-rows.c \
+	plugins/backend-cpu/run.c \
+	plugins/backend-cpu/run.h \
+	plugins/backend-cpu/supports.c
 plugins_backend_cpu_libcpu_la_CFLAGS = $(AM_CFLAGS) -O3
 plugins_backend_cpu_libcpu_la_LIBADD = -lpthread -lm
 
@@ -12,5 +38,22 @@ if HAVE_AVX2
 noinst_LTLIBRARIES += plugins/backend-cpu/libcpu-avx2.la
 plugins_backend_cpu_libcpu_la_LIBADD += plugins/backend-cpu/libcpu-avx2.la
 endif
-plugins_backend_cpu_libcpu_avx2_la_SOURCES = $(cpu_matmul_avx2_sources)
+plugins_backend_cpu_libcpu_avx2_la_SOURCES = \
+	$(cpu_matmul_avx2_sources) \
+	$(cpu_attention_avx2_sources) \
+	plugins/backend-cpu/ops-avx2.c
 plugins_backend_cpu_libcpu_avx2_la_CFLAGS = $(AM_CFLAGS) -O3 $(AVX2_CFLAGS)
+
+if HAVE_AVX512
+noinst_LTLIBRARIES += plugins/backend-cpu/libcpu-avx512.la
+plugins_backend_cpu_libcpu_la_LIBADD += plugins/backend-cpu/libcpu-avx512.la
+endif
+plugins_backend_cpu_libcpu_avx512_la_SOURCES = \
+	$(cpu_attention_avx512_sources) \
+	plugins/backend-cpu/ops-avx512.c
+plugins_backend_cpu_libcpu_avx512_la_CFLAGS = $(AM_CFLAGS) -O3 $(AVX512_CFLAGS)
+
+pkglib_LTLIBRARIES += plugins/backend-cpu.la
+plugins_backend_cpu_la_SOURCES = plugins/backend-cpu/backend.c
+plugins_backend_cpu_la_LDFLAGS = $(PLUGIN_LDFLAGS)
+plugins_backend_cpu_la_LIBADD = plugins/backend-cpu/libcpu.la -lm

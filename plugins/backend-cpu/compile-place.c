@@ -1,0 +1,227 @@
+/* Third stage of compiling: memory for every cell. See program.h.
+ *
+ * A storage is a piece of the arena that lives from the step that first writes it to the last step that reads it, both
+ * included; cells made in place share one. Storages that live in a common step never overlap.
+ */
+#include "compile.h"
+
+struct storage {
+    uint64_t n_bytes, offset;
+    int32_t first_step, last_step;
+};
+
+struct placing {
+    struct sharpi_program *program;
+    struct storage *storages;
+    uint32_t *live; /* storages that are live, by offset */
+    uint32_t n_storages, n_live;
+};
+
+static struct cell *root_of(const struct sharpi_program *program, int32_t cell)
+{
+    return &program->cells[program->cells[cell].parent];
+}
+
+static void find_last_uses(struct sharpi_program *program)
+{
+    for (uint32_t i = 0; i < program->n_cells; i++) {
+        program->cells[i].last_step = program->cells[i].made_step;
+        program->cells[i].last_position = -1;
+        program->cells[i].storage = -1;
+    }
+    for (uint32_t i = 0; i < program->n_scheduled; i++) {
+        const struct node *node = &program->nodes[program->schedule[i]];
+        int32_t cells[NODE_MAX_CELLS];
+        uint32_t n = node_reads(node, cells);
+        for (uint32_t c = 0; c < n; c++) {
+            struct cell *cell = root_of(program, cells[c]);
+            cell->last_step = node->step > cell->last_step ? node->step : cell->last_step;
+            cell->last_position = (int32_t)i;
+        }
+    }
+}
+
+/* How many of the node's first inputs its output may be written over. */
+static uint32_t overwritable_inputs(const struct node *node)
+{
+    switch (node->kind) {
+    case NODE_RMS_NORM:
+    case NODE_ROPE:
+    case NODE_ACTIVATION:
+    case NODE_MUL_VECTOR:
+    case NODE_SCALE:
+    case NODE_SOFTCAP:
+        return 1;
+    case NODE_GLU:
+    case NODE_ADD:
+    case NODE_MUL:
+        return 2;
+    default:
+        return 0;
+    }
+}
+
+/* An input that `out` may take the place of: nobody reads it after this node. NULL if there is none. */
+static const struct cell *find_overwritable(const struct sharpi_program *program, const struct node *node,
+                                            const struct cell *out, int32_t place, int32_t position)
+{
+    uint32_t n = overwritable_inputs(node);
+    for (uint32_t i = 0; i < n; i++) {
+        const struct cell *in = &program->cells[node->in[i]];
+        if (in->parent == node->in[i] && !in->has_views && !in->is_shared && !in->is_kept &&
+            in->place == place && in->width == out->width && in->rows == out->rows &&
+            in->last_position == position)
+            return in;
+    }
+    return NULL;
+}
+
+static void place_local(struct placing *placing, const struct node *node, struct cell *cell, int32_t position)
+{
+    struct step *step = &placing->program->steps[node->step];
+    const struct cell *over = find_overwritable(placing->program, node, cell, PLACE_LOCAL, position);
+    cell->place = PLACE_LOCAL;
+    cell->offset = over ? over->offset : step->local_bytes;
+    if (!over)
+        step->local_bytes += cell->stride;
+}
+
+static int32_t place_in_arena(struct placing *placing, const struct node *node, struct cell *cell,
+                              int32_t position, struct sharpi_error *err)
+{
+    struct sharpi_program *program = placing->program;
+    const struct cell *over = node->residual >= 0
+                                  ? root_of(program, node->residual)
+                                  : find_overwritable(program, node, cell, PLACE_ARENA, position);
+    struct storage *storage;
+    cell->place = PLACE_ARENA;
+    if (over) {
+        cell->storage = over->storage;
+        storage = &placing->storages[cell->storage];
+        storage->last_step = cell->last_step > storage->last_step ? cell->last_step : storage->last_step;
+        return SHARPI_OK;
+    }
+    cell->storage = (int32_t)placing->n_storages;
+    storage = &placing->storages[placing->n_storages++];
+    storage->first_step = cell->made_step;
+    storage->last_step = cell->last_step;
+    if (__builtin_mul_overflow(cell->stride, program_rows(program, cell->rows), &storage->n_bytes) ||
+        storage->n_bytes > UINT64_MAX / 4)
+        return sharpi_fail(err, SHARPI_EINVAL, "activations of %llu rows are too large; use a smaller batch",
+                           (unsigned long long)program_rows(program, cell->rows));
+    return SHARPI_OK;
+}
+
+static int32_t place_node(struct placing *placing, int32_t position, struct sharpi_error *err)
+{
+    struct sharpi_program *program = placing->program;
+    const struct node *node = &program->nodes[program->schedule[position]];
+    int32_t cells[NODE_MAX_CELLS], status = SHARPI_OK;
+    uint32_t n = node_writes(program, node, cells);
+    for (uint32_t i = 0; i < n && !status; i++) {
+        struct cell *cell = root_of(program, cells[i]);
+        if (cell->place == PLACE_LOGITS)
+            continue;
+        if (cell->row_made && !cell->is_shared && cell->last_step == cell->made_step)
+            place_local(placing, node, cell, position);
+        else
+            status = place_in_arena(placing, node, cell, position, err);
+    }
+    return status;
+}
+
+/* ---- The arena */
+
+static void drop_dead(struct placing *placing, int32_t step)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < placing->n_live; i++) {
+        if (placing->storages[placing->live[i]].last_step >= step)
+            placing->live[n++] = placing->live[i];
+    }
+    placing->n_live = n;
+}
+
+/* Lowest gap among the live storages. */
+static int32_t find_room(struct placing *placing, uint32_t number, struct sharpi_error *err)
+{
+    struct storage *storage = &placing->storages[number];
+    uint32_t at = 0;
+    uint64_t end = 0;
+    drop_dead(placing, storage->first_step);
+    for (; at < placing->n_live; at++) {
+        const struct storage *other = &placing->storages[placing->live[at]];
+        if (other->offset >= end && other->offset - end >= storage->n_bytes)
+            break;
+        end = other->offset + other->n_bytes > end ? other->offset + other->n_bytes : end;
+    }
+    memmove(placing->live + at + 1, placing->live + at, (placing->n_live - at) * sizeof *placing->live);
+    placing->live[at] = number;
+    placing->n_live++;
+    storage->offset = end;
+    end += storage->n_bytes;
+    if (end > UINT64_MAX / 4)
+        return sharpi_fail(err, SHARPI_EINVAL, "activations are too large; use a smaller batch");
+    if (end > placing->program->arena_bytes)
+        placing->program->arena_bytes = end;
+    return SHARPI_OK;
+}
+
+/* Copies the parents' places to slices and storages' to cells. */
+static void finish_cells(const struct placing *placing)
+{
+    struct sharpi_program *program = placing->program;
+    for (uint32_t i = 0; i < program->n_cells; i++) {
+        struct cell *cell = &program->cells[i];
+        if (cell->storage >= 0)
+            cell->offset = placing->storages[cell->storage].offset;
+        if (cell->place == PLACE_LOCAL)
+            cell->stride = 0;
+    }
+    for (uint32_t i = 0; i < program->n_cells; i++) {
+        struct cell *cell = &program->cells[i];
+        const struct cell *root = &program->cells[cell->parent];
+        if (cell == root)
+            continue;
+        cell->place = root->place;
+        cell->stride = root->stride;
+        cell->offset = root->offset + cell->column * sizeof(float);
+    }
+}
+
+static int32_t place_all(struct placing *placing, struct sharpi_error *err)
+{
+    struct sharpi_program *program = placing->program;
+    int32_t status = SHARPI_OK;
+    find_last_uses(program);
+    for (uint32_t i = 0; i < program->n_scheduled && !status; i++)
+        status = place_node(placing, (int32_t)i, err);
+    for (uint32_t i = 0; i < placing->n_storages && !status; i++)
+        status = find_room(placing, i, err);
+    if (status)
+        return status;
+    finish_cells(placing);
+    program->thread_bytes = matmul_scratch_bytes();
+    for (uint32_t i = 0; i < program->n_steps; i++) {
+        if (program->steps[i].local_bytes > program->thread_bytes)
+            program->thread_bytes = program->steps[i].local_bytes;
+    }
+    program->thread_bytes = round64(program->thread_bytes);
+    return SHARPI_OK;
+}
+
+int32_t compile_place(struct sharpi_program *program, struct sharpi_error *err)
+{
+    const struct sharpi_host *host = program->host;
+    struct placing placing = {.program = program};
+    int32_t status = SHARPI_ENOMEM;
+    placing.storages = program_alloc(program, program->n_cells, sizeof *placing.storages, err);
+    placing.live = program_alloc(program, program->n_cells + 1ull, sizeof *placing.live, err);
+    if (placing.storages && placing.live)
+        status = place_all(&placing, err);
+    if (placing.storages)
+        host->free(host, placing.storages);
+    if (placing.live)
+        host->free(host, placing.live);
+    return status;
+}

@@ -1,0 +1,265 @@
+/* Loading: takes the memory that compile counted, packs weights with all threads, and fixes every pointer a run needs.
+ *
+ * A packed tensor's pages of the file mapping are given back as soon as its last chunk is packed, so that a model is in memory
+ * once, not twice. Invariant: on failure nothing is held and the program can be loaded again.
+ */
+#include "program.h"
+
+#include <sys/mman.h>
+
+/* Bytes of the file's layout that a thread packs at a time: often enough for the progress bar, seldom enough for locks. */
+#define PACK_CHUNK (UINT64_C(1) << 20)
+
+struct packing {
+    struct sharpi_program *program;
+    sharpi_progress_fn *progress;
+    void *user;
+    uint64_t n_chunks, total_bytes;
+    uint64_t next, done_bytes; /* atomic */
+    uint32_t cancelled;        /* atomic */
+};
+
+/* Rows of a chunk of the weight's matrices, and chunks in one matrix. */
+static uint64_t chunk_rows(const struct weight *w)
+{
+    const struct matrix *m = &w->matrices[0];
+    uint64_t units = PACK_CHUNK / m->row_bytes / m->rows_unit;
+    return (units ? units : 1) * m->rows_unit;
+}
+
+static uint64_t matrix_chunks(const struct weight *w)
+{
+    uint64_t rows = chunk_rows(w);
+    return w->packed_bytes ? (w->matrices[0].n_out + rows - 1) / rows : 0;
+}
+
+static void drop_mapping(const struct weight *w)
+{
+    const uintptr_t page = 4096;
+    uintptr_t first = ((uintptr_t)w->tensor->data + page - 1) / page * page;
+    uintptr_t end = ((uintptr_t)w->tensor->data + w->tensor->n_bytes) / page * page;
+    if (!w->keep_mapping && end > first)
+        madvise((void *)first, end - first,
+                MADV_DONTNEED); /* read-only file pages: they come back if touched */
+}
+
+/* Packs chunk `chunk` of the weight; returns the bytes of the file's layout. */
+static uint64_t pack_chunk(struct packing *packing, struct weight *w, uint64_t chunk)
+{
+    uint64_t per_matrix = matrix_chunks(w), rows = chunk_rows(w), first = chunk % per_matrix * rows;
+    const struct matrix *m = &w->matrices[chunk / per_matrix];
+    uint64_t count = m->n_out - first < rows ? m->n_out - first : rows;
+    const uint8_t *src = (const uint8_t *)w->tensor->data + chunk / per_matrix * m->n_out * m->row_bytes;
+    matrix_pack(m, packing->program->weight_memory + w->offset + chunk / per_matrix * w->packed_bytes, src,
+                first, count);
+    if (__atomic_sub_fetch(&w->left, 1, __ATOMIC_ACQ_REL) == 0)
+        drop_mapping(w);
+    return count * m->row_bytes;
+}
+
+static void pack_task(void *arg, uint32_t ith, uint32_t nth)
+{
+    struct packing *packing = arg;
+    struct sharpi_program *program = packing->program;
+    uint64_t before = 0; /* chunks of earlier weights */
+    uint32_t w = 0;
+    (void)nth;
+    while (!__atomic_load_n(&packing->cancelled, __ATOMIC_RELAXED)) {
+        uint64_t chunk = __atomic_fetch_add(&packing->next, 1, __ATOMIC_RELAXED), done;
+        if (chunk >= packing->n_chunks)
+            return;
+        while (chunk - before >= matrix_chunks(&program->weights[w]) * program->weights[w].n) {
+            before += matrix_chunks(&program->weights[w]) * program->weights[w].n;
+            w++;
+        }
+        done = pack_chunk(packing, &program->weights[w], chunk - before);
+        done = __atomic_add_fetch(&packing->done_bytes, done, __ATOMIC_RELAXED);
+        if (ith == 0 && packing->progress && packing->progress(packing->user, done, packing->total_bytes))
+            __atomic_store_n(&packing->cancelled, 1, __ATOMIC_RELAXED);
+    }
+}
+
+static int32_t pack_weights(struct sharpi_program *program, sharpi_progress_fn *progress, void *user,
+                            struct sharpi_error *err)
+{
+    struct packing packing = {.program = program, .progress = progress, .user = user};
+    for (uint32_t i = 0; i < program->n_weights; i++) {
+        struct weight *w = &program->weights[i];
+        uint64_t chunks = matrix_chunks(w) * w->n;
+        if (chunks > UINT32_MAX)
+            return sharpi_fail(err, SHARPI_EINVAL, "tensor %s is too large", w->tensor->name);
+        w->left = (uint32_t)chunks;
+        packing.n_chunks += chunks;
+        packing.total_bytes += chunks ? w->tensor->n_bytes : 0;
+    }
+    program->host->pool_run(program->device->pool, pack_task, &packing);
+    /* the end, which another thread may have reached while the caller's was between reports */
+    if (!packing.cancelled && progress && progress(user, packing.total_bytes, packing.total_bytes))
+        packing.cancelled = 1;
+    return packing.cancelled ? sharpi_fail(err, SHARPI_ECANCELLED, "loading was cancelled") : SHARPI_OK;
+}
+
+static int32_t check_data(const struct sharpi_tensor *tensor, struct sharpi_error *err)
+{
+    return !tensor || tensor->data
+               ? SHARPI_OK
+               : sharpi_fail(err, SHARPI_EBUG, "tensor %s has no data to load", tensor->name);
+}
+
+static int32_t check_all_data(const struct sharpi_program *program, struct sharpi_error *err)
+{
+    int32_t status = SHARPI_OK;
+    for (uint32_t i = 0; i < program->n_nodes && !status; i++) {
+        const struct sharpi_op *op = program->nodes[i].op;
+        for (uint32_t k = 0; k < SHARPI_OP_MAX_WEIGHTS && !status; k++)
+            status = check_data(op->w[k], err);
+    }
+    return status;
+}
+
+static void point_weights(struct sharpi_program *program)
+{
+    for (uint32_t i = 0; i < program->n_weights; i++) {
+        struct weight *w = &program->weights[i];
+        for (uint32_t e = 0; e < w->n; e++) {
+            struct matrix *m = &w->matrices[e];
+            m->data = w->packed_bytes ? program->weight_memory + w->offset + e * w->packed_bytes
+                                      : (const uint8_t *)w->tensor->data + e * m->n_out * m->row_bytes;
+        }
+    }
+}
+
+static void load_vectors(struct sharpi_program *program)
+{
+    for (uint32_t i = 0; i < program->n_vectors; i++) {
+        struct vector *v = &program->vectors[i];
+        float *data = (float *)(void *)(program->weight_memory + v->offset);
+        memcpy(data, v->tensor->data, v->n * sizeof *data);
+        for (uint64_t k = 0; k < v->n && v->plus != 0.0f; k++)
+            data[k] += v->plus;
+        v->data = data;
+    }
+}
+
+static void load_ropes(struct sharpi_program *program)
+{
+    for (uint32_t i = 0; i < program->n_ropes; i++) {
+        struct rope_table *table = &program->ropes[i];
+        double *frequencies = (double *)(void *)(program->weight_memory + table->offset);
+        for (uint32_t j = 0; j < table->attr.n_rot / 2; j++) {
+            float divisor = 1.0f;
+            if (table->divisors)
+                memcpy(&divisor, (const uint8_t *)table->divisors->data + j * sizeof divisor, sizeof divisor);
+            frequencies[j] = sharpi_rope_frequency(&table->attr, (double)divisor, j);
+        }
+        table->frequencies = frequencies;
+    }
+}
+
+static float *cell_floats(const struct sharpi_program *program, int32_t cell)
+{
+    return cell >= 0 ? (float *)(void *)program->cells[cell].base : NULL;
+}
+
+static void barrier(void *user)
+{
+    struct sharpi_program *program = user;
+    program->host->pool_barrier(program->device->pool);
+}
+
+static void load_attentions(struct sharpi_program *program, const struct sharpi_kv_layer *kv_layers)
+{
+    for (uint32_t i = 0; i < program->n_attentions; i++) {
+        struct attention *a = &program->attentions[i];
+        a->plan.kv.k = kv_layers[a->kv_layer].k;
+        a->plan.kv.v = kv_layers[a->kv_layer].v;
+        a->plan.sinks = a->sinks >= 0 ? program->vectors[a->sinks].data : NULL;
+        a->job.plan = &a->plan;
+        a->job.q = cell_floats(program, a->q);
+        a->job.k = cell_floats(program, a->k);
+        a->job.v = cell_floats(program, a->v);
+        a->job.out = cell_floats(program, a->out);
+        a->job.q_stride = program->cells[a->q].stride / sizeof(float);
+        a->job.out_stride = program->cells[a->out].stride / sizeof(float);
+        a->job.k_stride = a->k >= 0 ? program->cells[a->k].stride / sizeof(float) : 0;
+        a->job.v_stride = a->v >= 0 ? program->cells[a->v].stride / sizeof(float) : 0;
+        a->job.scratch = program->scratch + program->arena_bytes;
+        a->job.barrier = barrier;
+        a->job.barrier_user = program;
+    }
+}
+
+static void load_product_step(struct sharpi_program *program, struct step *step)
+{
+    for (uint32_t f = 0; f < ACT_COUNT; f++) {
+        if (step->act[f] >= 0) {
+            step->job.act[f] = program->cells[step->act[f]].base;
+            step->job.act_stride[f] = program->cells[step->act[f]].stride;
+        }
+    }
+    for (uint32_t i = 0; i < step->n; i++) {
+        const struct node *node = &program->nodes[program->schedule[step->first + i]];
+        struct matmul_part *part = &program->parts[step->first_part + i];
+        part->w = &program->weights[node->weight].matrices[0];
+        part->bias = node->vector >= 0 ? program->vectors[node->vector].data : NULL;
+        part->in_rows = NULL;
+        part->out = cell_floats(program, node->out);
+        part->out_stride = program->cells[node->out].stride / sizeof(float);
+        part->epilogue = node->residual >= 0 ? MATMUL_ADD : MATMUL_STORE;
+    }
+    step->job.parts = program->parts + step->first_part;
+    step->job.n_parts = step->n;
+}
+
+static void load_steps(struct sharpi_program *program)
+{
+    uint32_t n_parts = 0;
+    for (uint32_t i = 0; i < program->n_steps; i++) {
+        struct step *step = &program->steps[i];
+        step->job.next = &program->counters[2 * i];
+        step->first_part = n_parts;
+        if (step->kind != STEP_MATMUL)
+            continue;
+        load_product_step(program, step);
+        n_parts += step->n;
+    }
+}
+
+static void unload(struct sharpi_program *program)
+{
+    memory_give(program->device, program->weight_memory);
+    memory_give(program->device, program->scratch);
+    program->weight_memory = program->scratch = NULL;
+}
+
+int32_t cpu_load(struct sharpi_program *program, const struct sharpi_kv_layer *kv_layers,
+                 sharpi_progress_fn *progress, void *user, struct sharpi_error *err)
+{
+    void *weights = NULL, *scratch = NULL;
+    int32_t status;
+    if (program->loaded)
+        return sharpi_fail(err, SHARPI_EBUG, "the program is loaded already");
+    if ((status = check_all_data(program, err)) ||
+        (status = memory_take(program->device, program->weight_bytes, "the weights", &weights, err)))
+        return status;
+    program->weight_memory = weights;
+    status = memory_take(program->device, program_scratch_bytes(program), "activations", &scratch, err);
+    program->scratch = scratch;
+    if (!status)
+        status = pack_weights(program, progress, user, err);
+    if (status) {
+        unload(program);
+        return status;
+    }
+    for (uint32_t i = 0; i < program->n_cells; i++) {
+        if (program->cells[i].place == PLACE_ARENA)
+            program->cells[i].base = program->scratch + program->cells[i].offset;
+    }
+    point_weights(program);
+    load_vectors(program);
+    load_ropes(program);
+    load_attentions(program, kv_layers);
+    load_steps(program);
+    program->loaded = 1;
+    return SHARPI_OK;
+}

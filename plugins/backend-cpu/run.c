@@ -1,0 +1,99 @@
+/* One step of the engine: checks the batch, fills in what depends on it, and runs all steps in one parallel region. */
+#include "run.h"
+
+static void run_logit_cap(const struct run *run, const struct step *step, uint32_t ith, uint32_t nth)
+{
+    const struct sharpi_program *program = run->program;
+    const struct node *node = &program->nodes[program->schedule[step->first]];
+    const struct sharpi_logits_attr *attr = node->op->attr;
+    uint64_t n = run->batch->n_logits * program->n_vocab, first, end;
+    const uint64_t piece =
+        1024; /* a whole number of cache lines, and the same elements for any number of threads */
+    thread_share((n + piece - 1) / piece, ith, nth, &first, &end);
+    for (uint64_t i = first * piece; i < end * piece && i < n; i += piece)
+        program->ops->softcap(run->io->logits + i, run->io->logits + i, attr->softcap,
+                              (uint32_t)(n - i < piece ? n - i : piece));
+}
+
+static void run_step(struct run *run, uint32_t number, uint32_t ith, uint32_t nth)
+{
+    struct sharpi_program *program = run->program;
+    struct step *step = &program->steps[number];
+    const struct node *node = &program->nodes[program->schedule[step->first]];
+    switch (step->kind) {
+    case STEP_ROWS:
+        run_row_step(run, step, ith, nth);
+        break;
+    case STEP_MATMUL:
+        matmul_run(&step->job, ith, nth, thread_scratch(program, ith));
+        break;
+    case STEP_ATTENTION:
+        attention_run(&program->attentions[node->index].job, ith, nth);
+        break;
+    case STEP_EXPERTS:
+        run_experts(run, &program->mixtures[node->index], &program->counters[2 * number], ith, nth);
+        break;
+    default: /* STEP_LOGIT_CAP */
+        run_logit_cap(run, step, ith, nth);
+    }
+}
+
+/* Steps over selected rows are left out of batches that select none. */
+static int32_t is_empty(const struct run *run, const struct step *step)
+{
+    return step->kind != STEP_ROWS && run_rows(run, step->rows) == 0;
+}
+
+static void run_task(void *arg, uint32_t ith, uint32_t nth)
+{
+    struct run *run = arg;
+    const struct sharpi_program *program = run->program;
+    for (uint32_t i = 0; i < program->n_steps; i++) {
+        if (is_empty(run, &program->steps[i]))
+            continue;
+        run_step(run, i, ith, nth);
+        if (nth > 1 && i + 1 < program->n_steps)
+            program->host->pool_barrier(program->device->pool);
+    }
+}
+
+static void prepare(struct run *run)
+{
+    struct sharpi_program *program = run->program;
+    memset(program->counters, 0, 2ull * program->n_steps * sizeof *program->counters);
+    for (uint32_t i = 0; i < program->n_cells; i++) {
+        if (program->cells[i].place == PLACE_LOGITS)
+            program->cells[i].base = (uint8_t *)run->io->logits;
+    }
+    for (uint32_t s = 0; s < program->n_steps; s++) {
+        const struct step *step = &program->steps[s];
+        for (uint32_t i = 0; step->kind == STEP_MATMUL && i < step->n; i++) {
+            const struct node *node = &program->nodes[program->schedule[step->first + i]];
+            struct matmul_part *part = &program->parts[step->first_part + i];
+            part->n_rows = run_rows(run, step->rows);
+            part->out = (float *)(void *)program->cells[node->out].base;
+        }
+        if (step->kind == STEP_ATTENTION) {
+            const struct node *node = &program->nodes[program->schedule[step->first]];
+            program->attentions[node->index].job.batch = run->batch;
+            program->attentions[node->index].job.next = step->job.next;
+        }
+    }
+}
+
+int32_t cpu_run(struct sharpi_program *program, const struct sharpi_batch *batch,
+                const struct sharpi_run_io *io, struct sharpi_error *err)
+{
+    struct run run = {.program = program, .batch = batch, .io = io};
+    int32_t status;
+    if (!program->loaded)
+        return sharpi_fail(err, SHARPI_EBUG, "the program is not loaded");
+    if ((status = batch_check(program, batch, io, err)))
+        return status;
+    prepare(&run);
+    program->host->pool_run(program->device->pool, run_task, &run);
+    if (run.status)
+        return sharpi_fail(err, run.status, "a custom op of the architecture failed with status %d",
+                           run.status);
+    return SHARPI_OK;
+}
