@@ -153,6 +153,10 @@ int32_t letter_to_byte(uint32_t codepoint); /* -1: not in the alphabet */
 /* tokenizer-table.c */
 int32_t text_table_init(struct text_table *table, uint64_t n, struct sharpi_error *err);
 uint64_t text_hash(uint64_t seed, const char *text, uint64_t n);
+void symbol_prefetch(const struct sharpi_tokenizer *t, const char *text,
+                     uint64_t n); /* start fetching what symbol_find needs: */
+void symbol_prefetch_text(const struct sharpi_tokenizer *t, const char *text,
+                          uint64_t n);                                               /* the slot is there */
 int32_t symbol_find(const struct sharpi_tokenizer *t, const char *text, uint64_t n); /* -1: none */
 void symbol_index(struct sharpi_tokenizer *t,
                   int32_t id); /* enters the text of `id`; a later id replaces an equal text */
@@ -162,6 +166,7 @@ int32_t text_append(struct sharpi_tokenizer *t, const char *text, uint64_t n, st
                     struct sharpi_error *err);
 int32_t pair_table_init(struct pair_table *table, uint64_t n, uint64_t seed, struct sharpi_error *err);
 void pair_insert(struct pair_table *table, int32_t left, int32_t right, uint32_t rank, int32_t result);
+void pair_prefetch(const struct pair_table *table, int32_t left, int32_t right);
 const struct pair_slot *pair_find(const struct pair_table *table, int32_t left, int32_t right);
 
 /* tokenizer-special.c */

@@ -8,26 +8,79 @@
 
 #include "tokenizer-internal.h"
 
-static int32_t add_merge(struct sharpi_tokenizer *t, struct sharpi_str rule, uint32_t rank, char *joined,
-                         struct sharpi_error *err)
+/* One rule while a batch of them is looked up. */
+struct rule {
+    const char *left, *right; /* texts in the file */
+    const char *joined;       /* both, in memory of our own */
+    uint32_t left_n, right_n;
+    int32_t left_id, right_id, result;
+};
+
+enum {
+    BATCH = 16, /* rules whose table slots are fetched together: each look-up is a cache miss */
+};
+
+static int32_t parse_rule(struct sharpi_str text, uint64_t index, char *joined, struct rule *rule,
+                          struct sharpi_error *err)
 {
-    const char *space = rule.n > 1 ? memchr(rule.data + 1, ' ', rule.n - 1) : NULL;
-    uint64_t left_n = space ? (uint64_t)(space - rule.data) : 0;
-    if (!space || left_n + 1 == rule.n)
+    const char *space = text.n > 1 ? memchr(text.data + 1, ' ', text.n - 1) : NULL;
+    uint64_t left_n = space ? (uint64_t)(space - text.data) : 0;
+    if (!space || left_n + 1 == text.n || text.n > UINT32_MAX)
         return sharpi_fail(err, SHARPI_EFORMAT,
-                           "tokenizer.ggml.merges: entry %u is not two texts with a space between", rank);
-    uint64_t right_n = rule.n - left_n - 1;
-    int32_t left, right, result;
-    memcpy(joined, rule.data, left_n);
-    memcpy(joined + left_n, space + 1, right_n);
-    int32_t status = symbol_intern(t, joined, left_n, &left, err);
-    if (status == SHARPI_OK)
-        status = symbol_intern(t, joined + left_n, right_n, &right, err);
-    if (status == SHARPI_OK)
-        status = symbol_intern(t, joined, left_n + right_n, &result, err);
-    if (status == SHARPI_OK)
-        pair_insert(&t->pairs, left, right, rank, result);
-    return status;
+                           "tokenizer.ggml.merges: entry %llu is not two texts with a space between",
+                           (unsigned long long)index);
+    *rule = (struct rule){text.data, space + 1, joined, (uint32_t)left_n, (uint32_t)(text.n - left_n - 1),
+                          -1,        -1,        -1};
+    memcpy(joined, rule->left, rule->left_n);
+    memcpy(joined + rule->left_n, rule->right, rule->right_n);
+    return SHARPI_OK;
+}
+
+/* Most files list tokens in the order of their merges, so the token behind the last result is tried first. */
+static int32_t find_result(struct sharpi_tokenizer *t, const struct rule *rule, int32_t *result,
+                           struct sharpi_error *err)
+{
+    uint32_t n = rule->left_n + rule->right_n;
+    for (int32_t id = *result; id <= *result + 1; id++) {
+        if (id >= 0 && id < t->n_tokens && t->symbols[id].n == n &&
+            memcmp(t->text + t->symbols[id].at, rule->joined, n) == 0) {
+            *result = id;
+            return SHARPI_OK;
+        }
+    }
+    return symbol_intern(t, rule->joined, n, result, err);
+}
+
+static int32_t add_rules(struct sharpi_tokenizer *t, const struct sharpi_str *texts, uint64_t first,
+                         uint64_t n, char *joined, int32_t *result, struct sharpi_error *err)
+{
+    struct rule rules[BATCH];
+    for (uint64_t i = 0; i < n; i++) {
+        int32_t status = parse_rule(texts[i], first + i, joined, &rules[i], err);
+        if (status != SHARPI_OK)
+            return status;
+        joined += texts[i].n;
+        symbol_prefetch(t, rules[i].left, rules[i].left_n);
+        symbol_prefetch(t, rules[i].right, rules[i].right_n);
+    }
+    for (uint64_t i = 0; i < n; i++) {
+        symbol_prefetch_text(t, rules[i].left, rules[i].left_n);
+        symbol_prefetch_text(t, rules[i].right, rules[i].right_n);
+    }
+    for (uint64_t i = 0; i < n; i++) {
+        int32_t status = symbol_intern(t, rules[i].left, rules[i].left_n, &rules[i].left_id, err);
+        if (status == SHARPI_OK)
+            status = symbol_intern(t, rules[i].right, rules[i].right_n, &rules[i].right_id, err);
+        if (status == SHARPI_OK)
+            status = find_result(t, &rules[i], result, err);
+        if (status != SHARPI_OK)
+            return status;
+        rules[i].result = *result;
+        pair_prefetch(&t->pairs, rules[i].left_id, rules[i].right_id);
+    }
+    for (uint64_t i = 0; i < n; i++)
+        pair_insert(&t->pairs, rules[i].left_id, rules[i].right_id, (uint32_t)(first + i), rules[i].result);
+    return SHARPI_OK;
 }
 
 static uint64_t longest(const struct sharpi_str *rules, uint64_t n)
@@ -44,6 +97,7 @@ int32_t tokenizer_load_merges(struct sharpi_tokenizer *t, const struct sharpi_gg
     struct sharpi_str *rules = NULL;
     char *joined = NULL;
     uint64_t n = 0;
+    int32_t result = -1;
     int32_t status = sharpi_gguf_strings(gguf, "tokenizer.ggml.merges", &rules, &n, err);
     if (status == SHARPI_ENOENT)
         return sharpi_fail(err, SHARPI_EFORMAT, "%s: tokenizer.ggml.merges is missing",
@@ -53,12 +107,12 @@ int32_t tokenizer_load_merges(struct sharpi_tokenizer *t, const struct sharpi_gg
     if (status == SHARPI_OK)
         status = pair_table_init(&t->pairs, n, t->table.seed, err);
     if (status == SHARPI_OK) {
-        joined = malloc(longest(rules, n) + 1);
+        joined = malloc(BATCH * longest(rules, n) + 1);
         if (!joined)
             status = sharpi_fail(err, SHARPI_ENOMEM, "no memory to read tokenizer.ggml.merges");
     }
-    for (uint64_t i = 0; i < n && status == SHARPI_OK; i++)
-        status = add_merge(t, rules[i], (uint32_t)i, joined, err);
+    for (uint64_t i = 0; i < n && status == SHARPI_OK; i += BATCH)
+        status = add_rules(t, rules + i, i, n - i < BATCH ? n - i : BATCH, joined, &result, err);
     free(joined);
     free(rules);
     return status;

@@ -98,6 +98,18 @@ int32_t symbol_find(const struct sharpi_tokenizer *t, const char *text, uint64_t
     return find_slot(t, text, n, text_hash(t->table.seed, text, n))->id;
 }
 
+void symbol_prefetch(const struct sharpi_tokenizer *t, const char *text, uint64_t n)
+{
+    __builtin_prefetch(&t->table.slots[text_hash(t->table.seed, text, n) & t->table.mask]);
+}
+
+void symbol_prefetch_text(const struct sharpi_tokenizer *t, const char *text, uint64_t n)
+{
+    int32_t id = t->table.slots[text_hash(t->table.seed, text, n) & t->table.mask].id;
+    if (id >= 0)
+        __builtin_prefetch(t->text + t->symbols[id].at);
+}
+
 void symbol_index(struct sharpi_tokenizer *t, int32_t id)
 {
     const char *text = symbol_text(t, id);
@@ -203,6 +215,11 @@ static uint64_t pair_home(const struct pair_table *table, int32_t left, int32_t 
 {
     uint64_t pair = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
     return mix(pair ^ table->seed, 0x9e3779b97f4a7c15u) & table->mask;
+}
+
+void pair_prefetch(const struct pair_table *table, int32_t left, int32_t right)
+{
+    __builtin_prefetch(&table->slots[pair_home(table, left, right)], 1);
 }
 
 /* The first rule for a pair counts: files are in order of rank. */
