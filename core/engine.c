@@ -44,24 +44,24 @@ static int32_t take_options(const struct sharpi_engine_options *given, struct sh
     return SHARPI_OK;
 }
 
-int32_t sharpi_engine_open_bare(const struct sharpi_engine_options *given, struct sharpi_engine **out,
+int32_t sharpi_engine_open_bare(const struct sharpi_engine_options *options, struct sharpi_engine **out,
                                 struct sharpi_error *err)
 {
-    struct sharpi_engine_options options;
+    struct sharpi_engine_options taken;
     struct sharpi_engine *engine;
-    int32_t status = take_options(given, &options, err);
+    int32_t status = take_options(options, &taken, err);
     *out = NULL;
     if (status)
         return status;
     engine = calloc(1, sizeof *engine);
-    if (!engine || sharpi_log_init(&engine->log, options.log, options.log_user, options.log_level)) {
+    if (!engine || sharpi_log_init(&engine->log, taken.log, taken.log_user, taken.log_level)) {
         free(engine);
         return sharpi_fail(err, SHARPI_ENOMEM, "no memory for an engine");
     }
     atomic_init(&engine->allocs_left, -1);
     atomic_init(&engine->live_allocs, 0);
     sharpi_host_init(&engine->host);
-    status = read_settings(engine, &options, err);
+    status = read_settings(engine, &taken, err);
     if (status)
         sharpi_engine_close(engine);
     else

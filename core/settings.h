@@ -45,9 +45,9 @@ int32_t sharpi_settings_override(struct sharpi_settings *settings,
 
 /* Takes SHARPI_<SECTION>_<KEY> for the core's keys and checks the core's sections: keys, types, ranges. */
 int32_t sharpi_settings_check_core(struct sharpi_settings *settings, struct sharpi_error *err);
-/* The same for a plugin's section, whose values only the plugin can check; `keys` is NULL-terminated, or NULL. */
+/* The same for a plugin's section, whose values only the plugin can check; `names` of its keys is NULL-terminated, or NULL. */
 int32_t sharpi_settings_check_plugin(struct sharpi_settings *settings, const char *plugin,
-                                     const char *const *keys, struct sharpi_error *err);
+                                     const char *const *names, struct sharpi_error *err);
 /* When all plugins are loaded: sections that nobody knows. Those of plugins that are not loaded (named in `plugins`, or
  * named like one) cannot be checked; the log says so. Logs SHARPI_ variables that nobody looked for. */
 int32_t sharpi_settings_check_rest(const struct sharpi_settings *settings, const char *const *plugins,

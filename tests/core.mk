@@ -3,9 +3,9 @@
 if BUILD_TESTS
 check_PROGRAMS += tests/test-abi tests/test-config tests/test-plugins tests/test-pool
 check_LTLIBRARIES += $(fixtures)
-TESTS += tests/check-headers tests/check-plugin-check
+TESTS += tests/check-headers.sh tests/check-plugin-check.sh
 endif
-dist_check_SCRIPTS += tests/check-headers tests/check-plugin-check
+dist_check_SCRIPTS += tests/check-headers.sh tests/check-plugin-check.sh
 
 tests_test_abi_SOURCES = tests/test-abi.c
 tests_test_config_SOURCES = tests/test-config.c

@@ -8,6 +8,8 @@ flags="-Wall -Wextra -Werror -fsyntax-only -I$top/include"
 failed=0
 n=0
 
+# flags, CC and CXX are lists of words
+# shellcheck disable=SC2086
 # name of the header, then the compiler with its language
 compile() {
     header=$1
@@ -20,6 +22,7 @@ compile() {
     n=$((n + 1))
 }
 
+# shellcheck disable=SC2086
 for path in "$top"/include/sharpi/*.h "$top"/include/sharpi/plugin/*.h; do
     header=${path#"$top"/include/}
     # Twice: the include guard too.
