@@ -26,13 +26,16 @@ AC_DEFUN([SHARPI_TRY_LINK_FLAGS], [
     $3])
 ])
 
-# SHARPI_CHECK_ISA(NAME, FLAGS, STATEMENT): sets have_NAME, the conditional HAVE_NAME, the definition HAVE_NAME and
-# the substitution NAME_CFLAGS. STATEMENT uses the instructions on `float *p`, because a compiler may know a flag but not
-# its intrinsics.
+# SHARPI_CHECK_ISA(NAME, FLAGS, STATEMENT, BELOW): sets have_NAME, the conditional HAVE_NAME, the definition HAVE_NAME and
+# the substitution NAME_CFLAGS, and offers --disable-NAME. STATEMENT uses the instructions on `float *p`, because a compiler may
+# know a flag but not its intrinsics. BELOW is the next weaker level ("yes" for none): without it this one is left out too.
 AC_DEFUN([SHARPI_CHECK_ISA], [
+  AC_ARG_ENABLE(m4_tolower([$1]),
+    [AS_HELP_STRING([--disable-]m4_tolower([$1]), [leave the $1 kernels out (and those above)])],
+    [sharpi_wanted=$enableval], [sharpi_wanted=yes])
   AC_MSG_CHECKING([for $1 intrinsics])
   have_$1=no
-  AS_CASE([$host_cpu], [x86_64|amd64], [
+  AS_CASE([$host_cpu/$sharpi_wanted/$4], [x86_64/yes/yes|amd64/yes/yes], [
     sharpi_save_CFLAGS=$CFLAGS
     CFLAGS="$CFLAGS $2"
     AC_LINK_IFELSE([AC_LANG_PROGRAM([[#include <immintrin.h>
