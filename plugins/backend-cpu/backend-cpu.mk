@@ -21,6 +21,8 @@ plugins_backend_cpu_libcpu_la_SOURCES = \
 	plugins/backend-cpu/device.h \
 	plugins/backend-cpu/load.c \
 	plugins/backend-cpu/machine.c \
+	plugins/backend-cpu/measure.c \
+	plugins/backend-cpu/measure.h \
 	plugins/backend-cpu/memory.c \
 	plugins/backend-cpu/ops-c.c \
 	plugins/backend-cpu/ops-simd.h \
@@ -41,6 +43,7 @@ endif
 plugins_backend_cpu_libcpu_avx2_la_SOURCES = \
 	$(cpu_matmul_avx2_sources) \
 	$(cpu_attention_avx2_sources) \
+	plugins/backend-cpu/measure-avx2.c \
 	plugins/backend-cpu/ops-avx2.c
 plugins_backend_cpu_libcpu_avx2_la_CFLAGS = $(AM_CFLAGS) -O3 $(AVX2_CFLAGS)
 
@@ -50,6 +53,7 @@ plugins_backend_cpu_libcpu_la_LIBADD += plugins/backend-cpu/libcpu-avx512.la
 endif
 plugins_backend_cpu_libcpu_avx512_la_SOURCES = \
 	$(cpu_attention_avx512_sources) \
+	plugins/backend-cpu/measure-avx512.c \
 	plugins/backend-cpu/ops-avx512.c
 plugins_backend_cpu_libcpu_avx512_la_CFLAGS = $(AM_CFLAGS) -O3 $(AVX512_CFLAGS)
 

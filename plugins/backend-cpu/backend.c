@@ -1,4 +1,5 @@
 /* The CPU backend's plugin entry: its settings and its table. */
+#include "measure.h"
 #include "program.h"
 
 #include <ctype.h>
@@ -26,6 +27,7 @@ static const struct sharpi_backend cpu_backend = {
     .load = cpu_load,
     .program_destroy = cpu_program_destroy,
     .run = cpu_run,
+    .measure = cpu_measure,
 };
 
 static int32_t read_isa(const char *value, int32_t *isa, struct sharpi_error *err)
