@@ -115,6 +115,7 @@ void guarded_alloc(struct guarded *g, uint64_t n)
     g->pages = mmap(NULL, g->n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (g->pages == MAP_FAILED)
         return;
+    madvise(g->pages, whole, MADV_HUGEPAGE);
     mprotect((uint8_t *)g->pages + whole, page, PROT_NONE);
     g->data = (uint8_t *)g->pages + whole - n;
 }

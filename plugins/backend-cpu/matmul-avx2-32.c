@@ -44,6 +44,8 @@ INLINE void sum_block(struct traits_32 q, uint32_t n_tokens, const uint8_t *code
                 __m256i p0 = multiply_pairs(w0, v, q.is_signed), p1 = multiply_pairs(w1, v, q.is_signed);
                 pairs[t][0] = j == first ? p0 : _mm256_add_epi16(pairs[t][0], p0);
                 pairs[t][1] = j == first ? p1 : _mm256_add_epi16(pairs[t][1], p1);
+                PIN(pairs[t][0]);
+                PIN(pairs[t][1]);
             }
         }
         UNROLL for (uint32_t t = 0; t < n_tokens; t++) UNROLL for (uint32_t h = 0; h < 2; h++)

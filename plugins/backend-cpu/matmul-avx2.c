@@ -1,13 +1,9 @@
-/* AVX2: the table of kernels, and the walk over a group's slabs. */
+/* AVX2: the table of kernels, and the walk over a group's slabs.
+ *
+ * There are no prefetch instructions: the hardware follows one stream a thread as fast as memory gives it, and they only
+ * took time from the arithmetic.
+ */
 #include "matmul-avx2.h"
-
-#define PREFETCH_AHEAD 4096 /* bytes; the hardware's prefetcher stops at page ends */
-
-INLINE void prefetch(const uint8_t *p, uint64_t n)
-{
-    for (uint64_t i = 0; i < n; i += 64)
-        _mm_prefetch((const char *)p + PREFETCH_AHEAD + i, _MM_HINT_T0);
-}
 
 void avx2_multiply_packed(const struct matmul_kernel *kernel, const struct matmul_call *call)
 {
@@ -21,7 +17,6 @@ void avx2_multiply_packed(const struct matmul_kernel *kernel, const struct matmu
         struct slab_in in = {.x = call->x, .n_in = call->n_in, .k = k, .nb = n / 32};
         uint64_t slab_bytes = pack_slab_bytes(q, n);
         const uint8_t *codes = w + pack_header_bytes(q, in.nb);
-        prefetch(w, slab_bytes);
         if (unpack) {
             v->unpack(codes, in.nb, call->codes);
             codes = call->codes;

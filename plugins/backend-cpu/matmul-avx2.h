@@ -17,6 +17,10 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
+/* Keeps a running sum in its register: compilers would reorder long sums of integers into trees, whose many intermediate
+ * values do not fit the registers. */
+#define PIN(v) __asm__("" : "+x"(v))
+
 #define TILE_TOKENS                                                                                          \
     4 /* tokens that a slab function multiplies at once: 8 sums of 8 lanes stay in registers */
 
