@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -87,20 +88,34 @@ static int is_directory(const char *path)
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
+/* Absolute path of the file that holds this code: libsharpi, or a program that it is linked into. 0 when it is not known.
+ * The linker's name of a program is whatever its parent chose as argv[0], so the system is asked for that. */
+static int own_file(char *path, size_t n)
+{
+    Dl_info own, program;
+    if (!dladdr((const void *)(uintptr_t)sharpi_version, &own))
+        return 0;
+    if (dladdr((const void *)getauxval(AT_ENTRY), &program) && program.dli_fbase == own.dli_fbase) {
+        ssize_t length = readlink("/proc/self/exe", path, n - 1);
+        path[length > 0 ? length : 0] = '\0';
+    } else {
+        snprintf(path, n, "%s", own.dli_fname ? own.dli_fname : "");
+    }
+    return path[0] == '/' && strlen(path) < n - 1;
+}
+
 /* LIBDIR/sharpi beside libsharpi, or ../lib/sharpi seen from a program that contains it. 0 when there is none. */
 static int own_directory(char *path, size_t n)
 {
-    Dl_info info;
     char *slash;
-    size_t length;
-    if (!dladdr((const void *)(uintptr_t)sharpi_version, &info) || !info.dli_fname ||
-        info.dli_fname[0] != '/' || snprintf(path, n, "%s", info.dli_fname) >= (int)n)
+    size_t left;
+    if (!own_file(path, n))
         return 0;
     slash = strrchr(path, '/');
-    length = (size_t)(slash - path);
-    if (snprintf(slash, n - length, "/sharpi") < (int)(n - length) && is_directory(path))
+    left = n - (size_t)(slash - path);
+    if (snprintf(slash, left, "/sharpi") < (int)left && is_directory(path))
         return 1;
-    return snprintf(slash, n - length, "/../lib/sharpi") < (int)(n - length) && is_directory(path);
+    return snprintf(slash, left, "/../lib/sharpi") < (int)left && is_directory(path);
 }
 
 /* Letters, digits, '-', '_' and '.', not first. */

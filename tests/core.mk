@@ -1,7 +1,7 @@
 # Tests of the core: settings, plugins, threads, and the layout of what plugins are compiled against.
 
 if BUILD_TESTS
-check_PROGRAMS += tests/test-abi tests/test-config tests/test-plugins tests/test-pool
+check_PROGRAMS += tests/test-abi tests/test-config tests/test-model-file tests/test-plugins tests/test-pool
 check_LTLIBRARIES += $(fixtures)
 TESTS += tests/check-headers.sh tests/check-plugin-check.sh
 endif
@@ -9,6 +9,7 @@ dist_check_SCRIPTS += tests/check-headers.sh tests/check-plugin-check.sh
 
 tests_test_abi_SOURCES = tests/test-abi.c
 tests_test_config_SOURCES = tests/test-config.c
+tests_test_model_file_SOURCES = tests/gguf-build.c tests/gguf-build.h tests/test-model-file.c
 tests_test_plugins_SOURCES = tests/test-plugins.c
 tests_test_pool_SOURCES = tests/test-pool.c
 

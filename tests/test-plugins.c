@@ -284,6 +284,64 @@ static void absolute_path_is_loaded(void)
     setenv("SHARPI_PLUGIN_PATH", fixtures, 1);
 }
 
+static void copy_file(const char *from, const char *to)
+{
+    char buffer[65536];
+    FILE *in = fopen(from, "rb"), *out = fopen(to, "wb");
+    size_t n;
+    CU_ASSERT_PTR_NOT_NULL_FATAL(in);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(out);
+    while ((n = fread(buffer, 1, sizeof buffer, in)) > 0)
+        CU_ASSERT_EQUAL_FATAL(fwrite(buffer, 1, n, out), n);
+    fclose(in);
+    fclose(out);
+}
+
+/* This program in BUNDLE/bin and a plugin in BUNDLE/lib/sharpi: what an unpacked tarball looks like. */
+static void bundle_uses_the_plugins_beside_it(void)
+{
+    static const char *const parts[] = {"/lib/sharpi/good.so", "/lib/sharpi", "/lib", "/bin/program", "/bin"};
+    char path[256], command[600], from[1200];
+    for (int i = 4; i >= 0; i--) {
+        snprintf(path, sizeof path, "%s%s", scratch, parts[i]);
+        if (!strchr(parts[i] + 1, '.') && !strstr(parts[i], "program"))
+            mkdir(path, 0700);
+    }
+    snprintf(path, sizeof path, "%s/bin/program", scratch);
+    copy_file("/proc/self/exe", path);
+    chmod(path, 0700);
+    snprintf(path, sizeof path, "%s/lib/sharpi/good.so", scratch);
+    snprintf(from, sizeof from, "%s/good.so", fixtures);
+    copy_file(from, path);
+    snprintf(command, sizeof command,
+             "cd %s/bin && SHARPI_PLUGIN_PATH= ./program --bundle %s/lib/sharpi/good.so", scratch, scratch);
+    CU_ASSERT_EQUAL(system(command), 0);
+    for (int i = 0; i < 5; i++) {
+        snprintf(path, sizeof path, "%s%s", scratch, parts[i]);
+        CU_ASSERT_EQUAL(remove(path), 0);
+    }
+}
+
+/* What the copy in the bundle does: 0 if the plugin comes from `expected`. */
+static int run_in_bundle(const char *expected)
+{
+    struct sharpi_error err;
+    struct sharpi_engine *engine;
+    const char *path;
+    char real[4096];
+    int status;
+    if (open_engine(NULL, &engine, &err, "plugins.load=good", NULL, NULL) != 0) {
+        printf("\n    %s\n", err.text);
+        return 1;
+    }
+    path = engine->plugins.records[0]->path;
+    status = !realpath(path, real) || strcmp(real, expected) != 0;
+    if (status)
+        printf("\n    loaded %s instead of %s\n", path, expected);
+    sharpi_engine_close(engine);
+    return status;
+}
+
 /* Writes scratch/NAME.so. */
 static void write_file(const char *name, const void *bytes, size_t n)
 {
@@ -490,6 +548,7 @@ static const CU_TestInfo tests[] = {
     {"missing_plugin_lists_every_file_tried", missing_plugin_lists_every_file_tried},
     {"relative_paths_are_refused", relative_paths_are_refused},
     {"absolute_path_is_loaded", absolute_path_is_loaded},
+    {"bundle_uses_the_plugins_beside_it", bundle_uses_the_plugins_beside_it},
     {"what_dlopen_says_is_reported_verbatim", what_dlopen_says_is_reported_verbatim},
     {"missing_symbol_is_reported", missing_symbol_is_reported},
     {"unknown_key_of_a_plugin_suggests_the_nearest", unknown_key_of_a_plugin_suggests_the_nearest},
@@ -514,11 +573,13 @@ static void remove_scratch(void)
     rmdir(scratch);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const char *build = getenv("top_builddir");
     CU_SuiteInfo suites[] = {{"plugins", NULL, NULL, NULL, NULL, (CU_TestInfo *)tests}, CU_SUITE_INFO_NULL};
     unsigned failures;
+    if (argc == 3 && strcmp(argv[1], "--bundle") == 0)
+        return run_in_bundle(argv[2]);
     if (!build) {
         puts("skipped: top_builddir is not set, run by 'make check'");
         return 77;
