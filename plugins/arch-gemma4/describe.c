@@ -22,8 +22,9 @@ struct head_dims {
 
 static int32_t read_head_dims(const struct sharpi_reader *r, struct head_dims *dims)
 {
-    struct head_dims values = {0, 0};
+    struct head_dims values;
     int32_t status;
+    *dims = (struct head_dims){0, 0};
     if ((status = sharpi_read_u32(r, ".attention.key_length", 2, 4096, 1, &dims->global)))
         return status;
     dims->sliding = dims->global;
