@@ -1,7 +1,7 @@
 /* What the files of attention share: how a step's work is cut, and where each thread's scratch lies.
  *
- * A block is the work of one thread at a time: some tokens of one sequence, some query heads of one KV head, some pages.
- * Its rows are (token, head) pairs, token-major. Blocks that see all their pages write `out`; blocks that were split over
+ * A block is the work of one thread at a time: some tokens of one sequence, some KV heads with their query heads (or one with some
+ * of them), some pages. Its rows are (KV head, token, query head), in this order. Blocks that see all their pages write `out`; blocks that were split over
  * page ranges write a partial (maximum, sum, unnormalised output per row) and are merged after the barrier.
  */
 #ifndef SHARPI_BACKEND_CPU_ATTENTION_INTERNAL_H
@@ -17,7 +17,6 @@ struct attention_shape {
         v_stride; /* floats between V rows of a tile: odd in cache lines, so that columns spread over sets */
     uint32_t heads_per_block; /* query heads of a block: a KV head's group or an even part of it */
     uint32_t parts_per_group;
-    uint32_t n_blocks; /* per tile of tokens: KV heads x parts_per_group */
     uint32_t tokens_per_block;
     uint32_t max_rows;
     uint32_t max_partials;   /* blocks that may be split off, all together */
@@ -55,19 +54,24 @@ struct attention_partial attention_partial_at(const struct attention_shape *shap
 struct attention_block {
     const int32_t *pages; /* the sequence's table */
     uint32_t token, n_tokens;
-    uint32_t head, n_heads, kv_head;
-    uint64_t position;       /* of the first token */
-    uint64_t low, end;       /* positions that some row sees: [low, end) */
+    uint32_t kv_head, n_kv_heads;
+    uint32_t first_in_group, n_heads; /* query heads of each of these KV heads */
+    uint64_t position;                /* of the first token */
+    uint64_t low, end;                /* positions that some row sees: [low, end) */
     uint64_t page, end_page; /* of those, the pages (position / SHARPI_KV_PAGE) that are this block's */
     uint32_t is_partial;
     struct attention_partial partial;
 };
 
+struct attention_place {
+    uint32_t token, head;
+};
+
 void attention_attend(const struct attention_job *job, const struct attention_shape *shape,
                       const struct attention_scratch *scratch, const struct attention_block *block);
 
-/* Divides a row by its sum, sinks included, and writes it to the query head's place in `out`. */
-void attention_store_row(const struct attention_job *job, uint32_t token, uint32_t head,
+/* Divides the block's row r by its sum, sinks included, and writes it to its place in `out`. */
+void attention_store_row(const struct attention_job *job, const struct attention_block *block, uint32_t r,
                          const struct attention_row *row, const float *acc);
 
 /* Where position p's row begins in a K or V buffer. */

@@ -1,31 +1,34 @@
 /* How a step's attention is cut into blocks, drawn by threads and merged.
  *
  * Every thread computes the same cuts from the batch and nth, so nothing is communicated but a counter. A sequence's
- * tokens are cut into tiles, each tile into KV heads (x parts of a group); a tile that costs more than a quarter of a
- * thread's share is also cut into page ranges, which makes partials: one decoding sequence of 32k positions occupies all
- * threads. A partial belongs to a block with cost >= 1.5 quarters cut in round(cost / quarter), so there are at most
- * 4/3 * 4 * nth of them.
+ * tokens are cut into tiles. A tile of few rows (decode) keeps its KV heads together, because their rows lie together in memory; one of
+ * many rows is cut by KV heads. A block that costs more than a third of a thread's share is cut into page ranges, which
+ * makes partials: one decoding sequence of 32k positions occupies all threads. Such a block costs at least half more than that third
+ * and is cut into round(cost / third), so the partials of all are at most 4/3 * 3 * nth, and 4/3 of this when KV heads do not
+ * divide evenly; max_partials has room for 6 * nth.
  */
 #include <math.h>
 #include <string.h>
 
 #include "attention-internal.h"
 
-#define BLOCKS_PER_THREAD   4u
+#define BLOCKS_PER_THREAD   3u
 #define MIN_PAGES_PER_SPLIT 2u
 #define ROWS_OF_READING     8u /* reading a page costs as much as so many rows' arithmetic */
 
 struct partition {
     const struct attention_job *job;
     struct attention_shape shape;
-    uint64_t quarter; /* cost above which a block is split */
+    uint64_t third; /* of a thread's share */
     uint32_t nth;
 };
 
 /* Some consecutive tokens of one sequence. */
 struct tile {
     uint32_t token, n_tokens;
-    uint32_t n_splits;
+    uint32_t heads_per_block; /* KV heads */
+    uint32_t n_columns;       /* blocks side by side: KV heads / heads_per_block x parts of a group */
+    uint32_t n_splits;        /* blocks one after the other in positions */
     uint64_t position;
     uint64_t low, end;
     uint64_t page, n_pages, pages_per_split;
@@ -47,16 +50,37 @@ static void tile_init(struct tile *tile, const struct partition *part, const str
     tile->n_pages = (tile->end + SHARPI_KV_PAGE - 1) / SHARPI_KV_PAGE - tile->page;
 }
 
+/* Of one KV head (or a part of its group). */
 static uint64_t tile_cost(const struct partition *part, const struct tile *tile)
 {
     return tile->n_pages * (tile->n_tokens * part->shape.heads_per_block + ROWS_OF_READING);
 }
 
-static void tile_split(struct tile *tile, const struct partition *part)
+/* As many KV heads per block as fit, divided evenly; fewer if there are not enough pages to cut for all threads. */
+static void tile_group(struct tile *tile, const struct partition *part)
 {
-    uint64_t n = 1;
-    if (part->nth > 1)
-        n = (tile_cost(part, tile) + part->quarter / 2) / part->quarter;
+    const uint32_t n_kv_heads = part->job->plan->kv.n_kv_heads;
+    const uint64_t max_splits = tile->n_pages / MIN_PAGES_PER_SPLIT + 1;
+    uint64_t heads = 1, most;
+
+    if (part->shape.parts_per_group == 1)
+        heads = part->shape.max_rows / (tile->n_tokens * part->shape.heads_per_block);
+    most = max_splits * part->third / tile_cost(part, tile);
+    if (part->nth > 1 && heads > most)
+        heads = most;
+    heads = heads < 1 ? 1 : heads > n_kv_heads ? n_kv_heads : heads;
+    const uint64_t n = (n_kv_heads + heads - 1) / heads;
+    tile->heads_per_block = (uint32_t)((n_kv_heads + n - 1) / n);
+    tile->n_columns =
+        (n_kv_heads + tile->heads_per_block - 1) / tile->heads_per_block * part->shape.parts_per_group;
+}
+
+static void tile_split(struct tile *tile, const struct partition *part, uint64_t partials_left)
+{
+    uint64_t n = (tile->heads_per_block * tile_cost(part, tile) + part->third / 2) / part->third;
+
+    if (part->nth == 1 || n * tile->n_columns > partials_left)
+        n = 1;
     if (n > tile->n_pages / MIN_PAGES_PER_SPLIT)
         n = tile->n_pages / MIN_PAGES_PER_SPLIT;
     if (n < 1)
@@ -96,8 +120,9 @@ static uint32_t cursor_next(struct cursor *cursor, const struct partition *part)
             cursor->seq++;
     }
     tile_init(&cursor->tile, part, &batch->seqs[cursor->seq], cursor->tiles_left - 1);
-    tile_split(&cursor->tile, part);
-    cursor->n_blocks = (uint64_t)part->shape.n_blocks * cursor->tile.n_splits;
+    tile_group(&cursor->tile, part);
+    tile_split(&cursor->tile, part, part->shape.max_partials - cursor->first_partial);
+    cursor->n_blocks = (uint64_t)cursor->tile.n_columns * cursor->tile.n_splits;
     return 1;
 }
 
@@ -108,26 +133,30 @@ static void partition_init(struct partition *part, const struct attention_job *j
 
     part->job = job;
     part->nth = 1; /* no splits while counting */
-    part->quarter = 1;
+    part->third = 1;
     attention_shape_init(&part->shape, job->plan);
     memset(&cursor, 0, sizeof cursor);
     while (nth > 1 && cursor_next(&cursor, part))
-        total += tile_cost(part, &cursor.tile) * part->shape.n_blocks;
+        total += tile_cost(part, &cursor.tile) * job->plan->kv.n_kv_heads * part->shape.parts_per_group;
     part->nth = nth;
-    part->quarter = total / ((uint64_t)BLOCKS_PER_THREAD * nth) + 1;
+    part->third = total / ((uint64_t)BLOCKS_PER_THREAD * nth) + 1;
 }
 
-/* Query heads of block `index` of a tile's n_blocks: a part of a KV head's group. */
-static void block_heads(struct attention_block *block, const struct partition *part, uint32_t index)
+/* KV heads and query heads of a tile's column. */
+static void block_heads(struct attention_block *block, const struct partition *part, const struct tile *tile,
+                        uint32_t column)
 {
     const struct attention_plan *plan = part->job->plan;
     const uint32_t group = plan->n_heads / plan->kv.n_kv_heads;
-    const uint32_t first = index % part->shape.parts_per_group * part->shape.heads_per_block;
+    const uint32_t kv_left =
+        plan->kv.n_kv_heads - column / part->shape.parts_per_group * tile->heads_per_block;
 
-    block->kv_head = index / part->shape.parts_per_group;
-    block->head = block->kv_head * group + first;
-    block->n_heads =
-        group - first < part->shape.heads_per_block ? group - first : part->shape.heads_per_block;
+    block->kv_head = plan->kv.n_kv_heads - kv_left;
+    block->n_kv_heads = kv_left < tile->heads_per_block ? kv_left : tile->heads_per_block;
+    block->first_in_group = column % part->shape.parts_per_group * part->shape.heads_per_block;
+    block->n_heads = group - block->first_in_group;
+    if (block->n_heads > part->shape.heads_per_block)
+        block->n_heads = part->shape.heads_per_block;
 }
 
 /* Block `index` (of all) of the cursor's tile. */
@@ -138,7 +167,7 @@ static void block_init(struct attention_block *block, const struct partition *pa
     const struct sharpi_batch_class *class_of = &job->batch->classes[job->plan->kv.class_index];
     const struct tile *tile = &cursor->tile;
     const uint64_t in_tile = index - cursor->first_block;
-    const uint64_t split = in_tile / part->shape.n_blocks;
+    const uint64_t split = in_tile / tile->n_columns;
     const uint64_t end_page = tile->page + tile->n_pages;
 
     block->pages = class_of->pages + (uint64_t)cursor->seq * class_of->stride;
@@ -150,16 +179,16 @@ static void block_init(struct attention_block *block, const struct partition *pa
     block->page = tile->page + split * tile->pages_per_split;
     block->end_page =
         end_page - block->page < tile->pages_per_split ? end_page : block->page + tile->pages_per_split;
-    block_heads(block, part, (uint32_t)(in_tile % part->shape.n_blocks));
+    block_heads(block, part, tile, (uint32_t)(in_tile % tile->n_columns));
     block->is_partial = tile->n_splits > 1;
     if (block->is_partial)
         block->partial = attention_partial_at(&part->shape, job->scratch, job->plan->max_threads,
                                               cursor->first_partial + in_tile);
 }
 
-/* Row `r` of one block from its partials; `first` is the index of the first, and they lie n_blocks apart. */
-static void merge_row(const struct partition *part, const struct attention_block *block, uint64_t first,
-                      uint32_t n_splits, uint32_t r, float *acc)
+/* Row `r` of one block of the tile from its partials; `first` is the index of the first, and they lie n_columns apart. */
+static void merge_row(const struct partition *part, const struct attention_block *block,
+                      const struct tile *tile, uint64_t first, uint32_t r, float *acc)
 {
     const struct attention_job *job = part->job;
     const struct attention_kernels *kernels = job->plan->kernels;
@@ -167,22 +196,22 @@ static void merge_row(const struct partition *part, const struct attention_block
     struct attention_row row = {-INFINITY, 0.0f};
     struct attention_partial partial;
 
-    for (uint32_t i = 0; i < n_splits; i++) {
+    for (uint32_t i = 0; i < tile->n_splits; i++) {
         partial = attention_partial_at(&part->shape, job->scratch, job->plan->max_threads,
-                                       first + (uint64_t)i * part->shape.n_blocks);
+                                       first + (uint64_t)i * tile->n_columns);
         row.max = fmaxf(row.max, partial.rows[r].max);
     }
     memset(acc, 0, width * sizeof(float));
-    for (uint32_t i = 0; i < n_splits; i++) {
+    for (uint32_t i = 0; i < tile->n_splits; i++) {
         partial = attention_partial_at(&part->shape, job->scratch, job->plan->max_threads,
-                                       first + (uint64_t)i * part->shape.n_blocks);
+                                       first + (uint64_t)i * tile->n_columns);
         if (partial.rows[r].max == -INFINITY) /* the row sees nothing of this range */
             continue;
         const float weight = expf(partial.rows[r].max - row.max);
         row.sum += partial.rows[r].sum * weight;
         kernels->add_scaled_row(acc, partial.acc + (uint64_t)r * width, weight, width);
     }
-    attention_store_row(job, block->token + r / block->n_heads, block->head + r % block->n_heads, &row, acc);
+    attention_store_row(job, block, r, &row, acc);
 }
 
 /* After the barrier: split rows are dealt out to the threads in turn. */
@@ -195,12 +224,12 @@ static void merge(const struct partition *part, uint32_t ith, float *acc)
     while (cursor_next(&cursor, part)) {
         if (cursor.tile.n_splits < 2)
             continue;
-        for (uint32_t b = 0; b < part->shape.n_blocks; b++) {
+        for (uint32_t b = 0; b < cursor.tile.n_columns; b++) {
             struct attention_block block;
             block_init(&block, part, &cursor, cursor.first_block + b);
-            for (uint32_t r = 0; r < block.n_tokens * block.n_heads; r++)
+            for (uint32_t r = 0; r < block.n_tokens * block.n_heads * block.n_kv_heads; r++)
                 if (turn++ % part->nth == ith)
-                    merge_row(part, &block, cursor.first_partial + b, cursor.tile.n_splits, r, acc);
+                    merge_row(part, &block, &cursor.tile, cursor.first_partial + b, r, acc);
         }
     }
 }

@@ -10,7 +10,7 @@
 #define MAX_ROWS          96u
 #define MIN_ROWS          48u
 #define MAX_Q_FLOATS      24576u
-#define SPLITS_PER_THREAD 6u /* see attention-run.c: cuts make at most 16/3 partials per thread */
+#define SPLITS_PER_THREAD 6u /* what attention-run.c may make of partials */
 
 static uint32_t round_up(uint32_t n, uint32_t unit)
 {
@@ -32,7 +32,6 @@ void attention_shape_init(struct attention_shape *shape, const struct attention_
     shape->parts_per_group = (group + shape->heads_per_block - 1) / shape->heads_per_block;
     shape->tokens_per_block = max_rows / shape->heads_per_block;
     shape->max_rows = shape->tokens_per_block * shape->heads_per_block;
-    shape->n_blocks = plan->kv.n_kv_heads * shape->parts_per_group;
     shape->max_partials = plan->max_threads > 1 ? SPLITS_PER_THREAD * plan->max_threads : 0;
 
     const uint64_t row_floats = round_up(2 * shape->max_rows, ATTENTION_ALIGN);
