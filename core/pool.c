@@ -17,10 +17,11 @@
 
 enum {
     MAX_THREADS = 1024,
-    SPIN_NS = 50 * 1000,   /* longer than the gap between two parallel regions of a forward pass */
-    CROWDED_SPIN_NS = 500, /* with more threads than cores the one waited for may need this core */
-    YIELDS = 64,
-    LOOK_EVERY = 32, /* pauses between two looks at the clock */
+    AWAKE_NS = 50 * 1000, /* longer than the gap between two parallel regions of a forward pass */
+    SPIN_NS =
+        4 * 1000, /* then yielding: on an idle core as fast, on a busy one the one waited for may need it */
+    CROWDED_SPIN_NS = 500, /* more threads than cores: it surely does */
+    LOOK_EVERY = 32,       /* pauses between two looks at the clock */
 };
 
 struct worker {
@@ -85,26 +86,33 @@ static void change(struct sharpi_pool *pool, _Atomic uint32_t *word, uint32_t va
     pthread_mutex_unlock(&pool->lock);
 }
 
-static void wait_while(struct sharpi_pool *pool, _Atomic uint32_t *word, uint32_t old)
+/* Pauses until the word is not `old`, for about spin_ns. 1 if it changed. */
+static int spin_while(struct sharpi_pool *pool, _Atomic uint32_t *word, uint32_t old, int64_t *start)
 {
-    int64_t end = 0;
-    for (uint32_t i = 0;; i++) {
+    for (uint32_t i = 1;; i++) {
         if (atomic_load_explicit(word, memory_order_acquire) != old)
-            return;
-        if (i % LOOK_EVERY == LOOK_EVERY - 1) {
+            return 1;
+        if (i % LOOK_EVERY == 0) {
             int64_t now = now_ns();
-            if (!end)
-                end = now + pool->spin_ns;
-            else if (now >= end)
-                break;
+            if (!*start)
+                *start = now;
+            else if (now - *start >= pool->spin_ns)
+                return 0;
         }
         cpu_pause();
     }
-    for (uint32_t i = 0; i < YIELDS; i++) {
+}
+
+static void wait_while(struct sharpi_pool *pool, _Atomic uint32_t *word, uint32_t old)
+{
+    int64_t start = 0;
+    if (spin_while(pool, word, old, &start))
+        return;
+    do {
         sched_yield();
         if (atomic_load_explicit(word, memory_order_acquire) != old)
             return;
-    }
+    } while (now_ns() - start < AWAKE_NS);
     sleep_while(pool, word, old);
 }
 

@@ -1,6 +1,6 @@
 /* A pool of threads for kernels: short parallel regions, many thousand a second.
  *
- * Invariant: outside pool_run no worker touches a task; a worker spins for at most some 50 us after its last work and
+ * Invariant: outside pool_run no worker touches a task; a worker spins and yields for some 50 us after its last work and
  * then sleeps, so an idle pool costs nothing. Waiting always gives the core away after a bounded spin, so more
  * threads than cores get slower but never stuck.
  */
