@@ -139,30 +139,44 @@ KERNEL_INLINE void score(uint32_t kind, float *scores, uint64_t score_stride, co
         score_heads(kind, scores, score_stride, q, q_stride, 1, rows, row_stride, count, n_rows, 8);
 }
 
-/* acc += p x of n_rows rows (8 or 1), each element converted once for all heads. */
-KERNEL_INLINE void accumulate_rows(uint32_t kind, float *acc, uint64_t acc_stride, const float *p,
-                                   uint64_t p_stride, uint32_t n_q, const char *rows, uint64_t row_stride,
-                                   uint64_t count, uint32_t n_rows)
+/* acc += p x of n_rows rows for n_heads heads x n_vecs vectors, held in registers. */
+KERNEL_INLINE void accumulate_tile(uint32_t kind, float *acc, uint64_t acc_stride, const float *p,
+                                   uint64_t p_stride, uint32_t n_heads, const char *rows, uint64_t row_stride,
+                                   uint32_t n_rows, uint32_t n_vecs)
 {
-    uint64_t i = 0;
-    for (; i + LANES <= count; i += LANES) {
+    vec sum[8];
+#pragma GCC unroll 8
+    for (uint32_t k = 0; k < n_heads * n_vecs; k++)
+        sum[k] = vec_load(acc + k / n_vecs * acc_stride + k % n_vecs * LANES);
+    for (uint32_t r = 0; r < n_rows; r++) {
         vec x[8];
 #pragma GCC unroll 8
-        for (uint32_t r = 0; r < n_rows; r++)
-            x[r] = load_vec(kind, rows + r * row_stride, i);
-        for (uint32_t h = 0; h < n_q; h++) {
-            vec a = vec_load(acc + h * acc_stride + i), b = vec_set1(0.0f);
+        for (uint32_t v = 0; v < n_vecs; v++)
+            x[v] = load_vec(kind, rows + r * row_stride, v * LANES);
 #pragma GCC unroll 8
-            for (uint32_t r = 0; r < n_rows; r++)
-                if (r % 2)
-                    b = vec_fma(x[r], vec_set1(p[h * p_stride + r]), b);
-                else
-                    a = vec_fma(x[r], vec_set1(p[h * p_stride + r]), a);
-            vec_store(acc + h * acc_stride + i, vec_add(a, b));
-        }
+        for (uint32_t k = 0; k < n_heads * n_vecs; k++)
+            sum[k] = vec_fma(x[k % n_vecs], vec_set1(p[k / n_vecs * p_stride + r]), sum[k]);
     }
+#pragma GCC unroll 8
+    for (uint32_t k = 0; k < n_heads * n_vecs; k++)
+        vec_store(acc + k / n_vecs * acc_stride + k % n_vecs * LANES, sum[k]);
+}
+
+/* A few rows (so few that their part of a column stays in L1) with n_heads heads (4, 2 or 1). */
+KERNEL_INLINE void accumulate_rows(uint32_t kind, float *acc, uint64_t acc_stride, const float *p,
+                                   uint64_t p_stride, uint32_t n_heads, const char *rows, uint64_t row_stride,
+                                   uint64_t count, uint32_t n_rows)
+{
+    const uint32_t n_vecs = 8 / n_heads;
+    uint64_t i = 0;
+    for (; i + n_vecs * LANES <= count; i += n_vecs * LANES)
+        accumulate_tile(kind, acc + i, acc_stride, p, p_stride, n_heads, rows + i * elem_bytes(kind),
+                        row_stride, n_rows, n_vecs);
+    for (; i + LANES <= count; i += LANES)
+        accumulate_tile(kind, acc + i, acc_stride, p, p_stride, n_heads, rows + i * elem_bytes(kind),
+                        row_stride, n_rows, 1);
     for (; i < count; i++)
-        for (uint32_t h = 0; h < n_q; h++)
+        for (uint32_t h = 0; h < n_heads; h++)
             for (uint32_t r = 0; r < n_rows; r++)
                 acc[h * acc_stride + i] += load_one(kind, rows + r * row_stride, i) * p[h * p_stride + r];
 }
@@ -171,13 +185,19 @@ KERNEL_INLINE void accumulate(uint32_t kind, float *acc, uint64_t acc_stride, co
                               uint64_t p_stride, uint32_t n_q, const char *rows, uint64_t row_stride,
                               uint64_t count, uint32_t n_rows)
 {
-    uint32_t r = 0;
-    for (; r + 8 <= n_rows; r += 8)
-        accumulate_rows(kind, acc, acc_stride, p + r, p_stride, n_q, rows + r * row_stride, row_stride, count,
-                        8);
-    for (; r < n_rows; r++)
-        accumulate_rows(kind, acc, acc_stride, p + r, p_stride, n_q, rows + r * row_stride, row_stride, count,
-                        1);
+    for (uint32_t r = 0; r < n_rows; r += 8, rows += 8 * row_stride) {
+        const uint32_t n = n_rows - r < 8 ? n_rows - r : 8;
+        uint32_t h = 0;
+        for (; h + 4 <= n_q; h += 4)
+            accumulate_rows(kind, acc + h * acc_stride, acc_stride, p + h * p_stride + r, p_stride, 4, rows,
+                            row_stride, count, n);
+        for (; h + 2 <= n_q; h += 2)
+            accumulate_rows(kind, acc + h * acc_stride, acc_stride, p + h * p_stride + r, p_stride, 2, rows,
+                            row_stride, count, n);
+        if (h < n_q)
+            accumulate_rows(kind, acc + h * acc_stride, acc_stride, p + h * p_stride + r, p_stride, 1, rows,
+                            row_stride, count, n);
+    }
 }
 
 /* The table `kv_<name>_<isa>` of one kind of element. */

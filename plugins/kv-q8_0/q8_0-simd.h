@@ -111,31 +111,52 @@ static void simd_score(float *scores, uint64_t score_stride, const float *q, uin
                     n_blocks, n_rows, 4);
 }
 
-/* acc += p x of n_rows rows (8 or 1), each element converted once for all heads. */
+/* acc += p x of n_rows rows for n_heads heads (4, 2 or 1) and two vectors of block b, held in registers. */
+KERNEL_INLINE void accumulate_tile(float *acc, uint64_t acc_stride, const float *p, uint64_t p_stride,
+                                   uint32_t n_heads, const void *rows, uint64_t row_stride, uint64_t b,
+                                   uint32_t offset, uint32_t n_rows)
+{
+    vec sum[8];
+    acc += b * Q8_0_ELEMS + offset;
+#pragma GCC unroll 8
+    for (uint32_t k = 0; k < 2 * n_heads; k++)
+        sum[k] = vec_load(acc + k / 2 * acc_stride + k % 2 * LANES);
+    for (uint32_t r = 0; r < n_rows; r++) {
+        const struct q8_0_block *block = row_at(rows, row_stride, r) + b;
+        const vec scale = vec_scale(block->scale);
+        const vec x0 = vec_load_i8(block->q + offset), x1 = vec_load_i8(block->q + offset + LANES);
+#pragma GCC unroll 4
+        for (uint32_t h = 0; h < n_heads; h++) {
+            const vec weight = vec_mul(scale, vec_set1(p[h * p_stride + r]));
+            sum[2 * h] = vec_fma(x0, weight, sum[2 * h]);
+            sum[2 * h + 1] = vec_fma(x1, weight, sum[2 * h + 1]);
+        }
+    }
+#pragma GCC unroll 8
+    for (uint32_t k = 0; k < 2 * n_heads; k++)
+        vec_store(acc + k / 2 * acc_stride + k % 2 * LANES, sum[k]);
+}
+
 KERNEL_INLINE void accumulate_rows(float *acc, uint64_t acc_stride, const float *p, uint64_t p_stride,
-                                   uint32_t n_q, const void *rows, uint64_t row_stride, uint64_t n_blocks,
+                                   uint32_t n_heads, const void *rows, uint64_t row_stride, uint64_t n_blocks,
                                    uint32_t n_rows)
 {
     for (uint64_t b = 0; b < n_blocks; b++)
-        for (uint32_t v = 0; v < VECS_PER_BLOCK; v++) {
-            const uint64_t i = b * Q8_0_ELEMS + v * LANES;
-            vec x[8];
-#pragma GCC unroll 8
-            for (uint32_t r = 0; r < n_rows; r++) {
-                const struct q8_0_block *block = row_at(rows, row_stride, r) + b;
-                x[r] = vec_mul(vec_load_i8(block->q + v * LANES), vec_scale(block->scale));
-            }
-            for (uint32_t h = 0; h < n_q; h++) {
-                vec even = vec_load(acc + h * acc_stride + i), odd = vec_set1(0.0f);
-#pragma GCC unroll 8
-                for (uint32_t r = 0; r < n_rows; r++)
-                    if (r % 2)
-                        odd = vec_fma(x[r], vec_set1(p[h * p_stride + r]), odd);
-                    else
-                        even = vec_fma(x[r], vec_set1(p[h * p_stride + r]), even);
-                vec_store(acc + h * acc_stride + i, vec_add(even, odd));
-            }
-        }
+        for (uint32_t offset = 0; offset < Q8_0_ELEMS; offset += 2 * LANES)
+            accumulate_tile(acc, acc_stride, p, p_stride, n_heads, rows, row_stride, b, offset, n_rows);
+}
+
+/* Rows few enough that their part of a column stays in L1. */
+KERNEL_INLINE void accumulate_heads(float *acc, uint64_t acc_stride, const float *p, uint64_t p_stride,
+                                    uint32_t n_q, const void *rows, uint64_t row_stride, uint64_t n_blocks,
+                                    uint32_t n_rows)
+{
+    for (; n_q >= 4; n_q -= 4, acc += 4 * acc_stride, p += 4 * p_stride)
+        accumulate_rows(acc, acc_stride, p, p_stride, 4, rows, row_stride, n_blocks, n_rows);
+    for (; n_q >= 2; n_q -= 2, acc += 2 * acc_stride, p += 2 * p_stride)
+        accumulate_rows(acc, acc_stride, p, p_stride, 2, rows, row_stride, n_blocks, n_rows);
+    if (n_q)
+        accumulate_rows(acc, acc_stride, p, p_stride, 1, rows, row_stride, n_blocks, n_rows);
 }
 
 static void simd_accumulate(float *acc, uint64_t acc_stride, const float *p, uint64_t p_stride, uint32_t n_q,
@@ -144,18 +165,14 @@ static void simd_accumulate(float *acc, uint64_t acc_stride, const float *p, uin
 {
     const uint64_t n_blocks = count / Q8_0_ELEMS;
     const void *part = (const struct q8_0_block *)rows + first / Q8_0_ELEMS;
-    uint32_t r = 0;
 
     if (first % Q8_0_ELEMS || count % Q8_0_ELEMS) {
         kv_q8_0_c.accumulate(acc, acc_stride, p, p_stride, n_q, rows, row_stride, first, count, n_rows);
         return;
     }
-    for (; r + 8 <= n_rows; r += 8)
-        accumulate_rows(acc, acc_stride, p + r, p_stride, n_q, row_at(part, row_stride, r), row_stride,
-                        n_blocks, 8);
-    for (; r < n_rows; r++)
-        accumulate_rows(acc, acc_stride, p + r, p_stride, n_q, row_at(part, row_stride, r), row_stride,
-                        n_blocks, 1);
+    for (uint32_t r = 0; r < n_rows; r += 8)
+        accumulate_heads(acc, acc_stride, p + r, p_stride, n_q, row_at(part, row_stride, r), row_stride,
+                         n_blocks, n_rows - r < 8 ? n_rows - r : 8);
 }
 
 #define Q8_0_KERNELS                                                                                         \
