@@ -1,7 +1,7 @@
 /* From logits to one token id: a chain of stages in a configurable order.
  *
- * Invariant: the same parameters, seed, logits and accepted tokens give the same ids on every run (own generator, no
- * libm-dependent branches beyond the order of probabilities). A sampler belongs to one sequence, one thread at a time.
+ * Invariant: the same parameters, seed, logits and accepted tokens give the same ids on every run and processor (own
+ * generator, own exponential function). A sampler belongs to one sequence, one thread at a time.
  */
 #ifndef SHARPI_CORE_SAMPLER_H
 #define SHARPI_CORE_SAMPLER_H
@@ -16,7 +16,7 @@ struct sharpi_logit_bias {
     float bias; /* added to the logit; -INFINITY forbids the token */
 };
 
-/* A stage does nothing at its "off" value. Defaults (sharpi_sampler_params_init) in brackets. */
+/* A stage does nothing at its "off" value or when the chain leaves it out. Defaults (sharpi_sampler_params_init) in brackets. */
 struct sharpi_sampler_params {
     uint64_t seed;         /* [0]; the caller picks a random one where the user gave none */
     float temperature;     /* [0.8] 0 = greedy: the highest logit, the lowest id on a tie */
@@ -35,7 +35,7 @@ struct sharpi_sampler_params {
 
     float dry_multiplier; /* [0] DRY: penalty = multiplier x base^(repeat length - allowed length); 0 = off */
     float dry_base;       /* [1.75] */
-    int32_t dry_allowed_length;  /* [2] repeats up to this long are free */
+    int32_t dry_allowed_length;  /* [2] a repeat this long or longer is penalised */
     int32_t dry_last_n;          /* [-1] accepted tokens that DRY searches; 0 = off, -1 = all */
     const int32_t *dry_breakers; /* [none] ids that end a repeat (sharpi_sampler_breakers); copied */
     uint64_t n_dry_breakers;
@@ -67,14 +67,6 @@ int32_t sharpi_sampler_sample(struct sharpi_sampler *sampler, float *logits, int
 
 /* Tells penalties and DRY about a token of the sequence, of the prompt too if they are to see it. */
 int32_t sharpi_sampler_accept(struct sharpi_sampler *sampler, int32_t id, struct sharpi_error *err);
-
-/* What the last sample chose from: ids with probabilities, most likely first, at most `max`; returns how many. */
-struct sharpi_candidate {
-    int32_t id;
-    float probability;
-};
-int32_t sharpi_sampler_candidates(const struct sharpi_sampler *sampler, struct sharpi_candidate *out,
-                                  int32_t max);
 
 /* The `k` highest logits with natural-log probabilities over the whole vocabulary, highest first, lowest id on a
  * tie; *chosen (may be NULL) gets the log-probability of `chosen_id`. For an API's logprobs, before sampling.
