@@ -86,32 +86,62 @@ INLINE void load_scales(struct traits_k q, struct k_scales *out, const uint8_t *
     }
 }
 
-/* sums[t][half] += scale * sum of code * activation over one block of 32 columns, whose first sub-block's scale is *scale. */
+/* The column groups first .. first + depth - 1 of a block, whose int16 sums may be added: sums += scale * their sum. Deep runs
+ * keep a token's int16 sums while the codes pass; shallow ones keep the codes while the tokens pass. Either way some of the
+ * values stay in registers, and the others are touched rarely. */
+INLINE void sum_deep(struct traits_k q, uint32_t n_tokens, const uint8_t *codes, uint32_t first,
+                     const uint8_t *const x[], uint64_t k, const __m256i scale[2], __m256i sums[][2])
+{
+    __m256i pairs[TILE_TOKENS][2];
+    UNROLL for (uint32_t j = first; j < first + q.depth; j++)
+    {
+        __m256i w0 = q.codes(codes, j, 0), w1 = q.codes(codes, j, 1);
+        UNROLL for (uint32_t t = 0; t < n_tokens; t++)
+        {
+            __m256i v = broadcast_4_bytes(x[t] + k + 4 * j);
+            __m256i p0 = multiply_pairs(w0, v, q.is_signed), p1 = multiply_pairs(w1, v, q.is_signed);
+            pairs[t][0] = j == first ? p0 : _mm256_add_epi16(pairs[t][0], p0);
+            pairs[t][1] = j == first ? p1 : _mm256_add_epi16(pairs[t][1], p1);
+            PIN(pairs[t][0]);
+            PIN(pairs[t][1]);
+        }
+    }
+    UNROLL for (uint32_t t = 0; t < n_tokens; t++) UNROLL for (uint32_t h = 0; h < 2; h++) sums[t][h] =
+        _mm256_add_epi32(sums[t][h], _mm256_madd_epi16(pairs[t][h], scale[h]));
+}
+
+INLINE void sum_shallow(struct traits_k q, uint32_t n_tokens, const uint8_t *codes, uint32_t first,
+                        const uint8_t *const x[], uint64_t k, const __m256i scale[2], __m256i sums[][2])
+{
+    __m256i w[2][2];
+    UNROLL for (uint32_t i = 0; i < q.depth; i++) UNROLL for (uint32_t h = 0; h < 2; h++) w[i][h] =
+        q.codes(codes, first + i, h);
+    UNROLL for (uint32_t t = 0; t < n_tokens; t++)
+    {
+        const uint8_t *p = x[t] + k + 4 * first;
+        UNROLL for (uint32_t h = 0; h < 2; h++)
+        {
+            __m256i pairs = multiply_pairs(w[0][h], broadcast_4_bytes(p), q.is_signed);
+            if (q.depth == 2)
+                pairs =
+                    _mm256_add_epi16(pairs, multiply_pairs(w[1][h], broadcast_4_bytes(p + 4), q.is_signed));
+            sums[t][h] = _mm256_add_epi32(sums[t][h], _mm256_madd_epi16(pairs, scale[h]));
+            PIN(sums[t][h]);
+        }
+    }
+}
+
+/* sums[t][half] += scale * sum of code * activation over one block of 32 columns; *scale is the first sub-block's. */
 INLINE void sum_block(struct traits_k q, uint32_t n_tokens, const uint8_t *codes, const uint8_t *const x[],
                       uint64_t k, const __m256i (*scale)[2], __m256i sums[][2])
 {
     UNROLL for (uint32_t first = 0; first < 8; first += q.depth)
     {
-        __m256i pairs[TILE_TOKENS][2];
-        UNROLL for (uint32_t j = first; j < first + q.depth; j++)
-        {
-            __m256i w0 = q.codes(codes, j, 0), w1 = q.codes(codes, j, 1);
-            UNROLL for (uint32_t t = 0; t < n_tokens; t++)
-            {
-                __m256i v = broadcast_4_bytes(x[t] + k + 4 * j);
-                __m256i p0 = multiply_pairs(w0, v, q.is_signed), p1 = multiply_pairs(w1, v, q.is_signed);
-                pairs[t][0] = j == first ? p0 : _mm256_add_epi16(pairs[t][0], p0);
-                pairs[t][1] = j == first ? p1 : _mm256_add_epi16(pairs[t][1], p1);
-                PIN(pairs[t][0]);
-                PIN(pairs[t][1]);
-            }
-        }
-        UNROLL for (uint32_t h = 0; h < 2; h++)
-        {
-            __m256i s = scale[4 * first / q.sub_size][h];
-            UNROLL for (uint32_t t = 0; t < n_tokens; t++) sums[t][h] =
-                _mm256_add_epi32(sums[t][h], _mm256_madd_epi16(pairs[t][h], s));
-        }
+        const __m256i *s = scale[4 * first / q.sub_size];
+        if (q.depth > 2)
+            sum_deep(q, n_tokens, codes, first, x, k, s, sums);
+        else
+            sum_shallow(q, n_tokens, codes, first, x, k, s, sums);
     }
 }
 

@@ -78,13 +78,15 @@ static void pack_row_32(const struct quant_type *q, uint8_t *dst, const uint8_t 
 {
     uint32_t file_bytes = sharpi_type_info(q->type)->block_bytes, d_bytes = q->d_is_e8m0 ? 16 : 32;
     uint8_t *codes = dst + pack_header_bytes(q, nb);
-    struct quant_block b;
-    for (uint32_t i = 0; i < nb; i++, src += file_bytes, codes += pack_codes_bytes(q)) {
-        quant_unpack(q, src, &b);
-        put_scale(q, dst + (uint64_t)d_bytes * i, row, b.d);
+    struct quant_block b[MATMUL_SLAB / 32];
+    /* First all, then all: reading codes back at once would wait for the narrower stores. */
+    for (uint32_t i = 0; i < nb; i++, src += file_bytes)
+        quant_unpack(q, src, &b[i]);
+    for (uint32_t i = 0; i < nb; i++, codes += pack_codes_bytes(q)) {
+        put_scale(q, dst + (uint64_t)d_bytes * i, row, b[i].d);
         if (q->has_min)
-            put_scale(q, dst + (uint64_t)d_bytes * (nb + i), row, b.dmin);
-        pack_codes(q, codes + 4 * row, b.code);
+            put_scale(q, dst + (uint64_t)d_bytes * (nb + i), row, b[i].dmin);
+        pack_codes(q, codes + 4 * row, b[i].code);
     }
 }
 

@@ -115,12 +115,34 @@ static uint32_t get32(const uint8_t *p)
     return v;
 }
 
+static uint64_t get64(const uint8_t *p)
+{
+    uint64_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+static void put64(uint8_t *p, uint64_t v)
+{
+    memcpy(p, &v, sizeof v);
+}
+
+#define EACH_BYTE 0x0101010101010101u
+
+/* code[i] |= (src[i] >> shift & mask) << to for n bytes, eight at a time; n is a multiple of 8. */
+static void or_bits(uint8_t *code, const uint8_t *src, uint32_t shift, uint64_t mask, uint32_t to, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i += 8)
+        put64(code + i, get64(code + i) | (get64(src + i) >> shift & mask * EACH_BYTE) << to);
+}
+
 /* n bytes whose low nibbles are the first n codes and whose high nibbles are the next n. */
 static void split_nibbles(uint8_t *code, const uint8_t *qs, uint32_t n)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        code[i] = qs[i] & 15;
-        code[i + n] = qs[i] >> 4;
+    for (uint32_t i = 0; i < n; i += 8) {
+        uint64_t v = get64(qs + i);
+        put64(code + i, v & 15 * EACH_BYTE);
+        put64(code + n + i, v >> 4 & 15 * EACH_BYTE);
     }
 }
 
@@ -141,8 +163,12 @@ static void unpack_32(const struct quant_type *q, const uint8_t *p, struct quant
         return;
     }
     split_nibbles(out->code, p + 4, 16);
-    for (uint32_t i = 0; i < 32; i++)
-        out->code[i] |= (uint8_t)((p[i >> 3] >> (i & 7) & 1) << 4);
+    for (uint32_t i = 0; i < 4;
+         i++) { /* eight bits, one a byte: whether bit b of byte b is set, moved to bit 4 */
+        uint64_t bits = p[i] * EACH_BYTE & 0x8040201008040201u;
+        uint64_t fifth = (bits + 127 * EACH_BYTE) >> 3 & 16 * EACH_BYTE;
+        put64(out->code + 8 * i, get64(out->code + 8 * i) | fifth);
+    }
 }
 
 /* 8 scales and 8 mins of 6 bits in 12 bytes. */
@@ -169,8 +195,7 @@ static void unpack_q4_k_q5_k(const struct quant_type *q, const uint8_t *p, struc
     if (!q->high_bits)
         return;
     for (uint32_t s = 0; s < 8; s++)
-        for (uint32_t i = 0; i < 32; i++)
-            out->code[32 * s + i] |= (uint8_t)((p[16 + i] >> s & 1) << 4);
+        or_bits(out->code + 32 * s, p + 16, s, 1, 4, 32);
 }
 
 static void unpack_q2_k(const uint8_t *p, struct quant_block *out)
@@ -182,9 +207,9 @@ static void unpack_q2_k(const uint8_t *p, struct quant_block *out)
         out->scale[i] = p[i] & 15;
         out->min[i] = p[i] >> 4;
     }
+    memset(out->code, 0, sizeof out->code);
     for (uint32_t s = 0; s < 8; s++)
-        for (uint32_t i = 0; i < 32; i++)
-            out->code[32 * s + i] = p[16 + 32 * (s >> 2) + i] >> 2 * (s & 3) & 3;
+        or_bits(out->code + 32 * s, p + 16 + 32 * (s >> 2), 2 * (s & 3), 3, 0, 32);
 }
 
 static void unpack_q3_k(const uint8_t *p, struct quant_block *out)
@@ -197,10 +222,11 @@ static void unpack_q3_k(const uint8_t *p, struct quant_block *out)
         out->scale[i] = (int8_t)((int32_t)(nibble | top << 4) - 32);
     }
     memcpy(out->packed_scales, out->scale, 16);
-    for (uint32_t s = 0; s < 8; s++)
-        for (uint32_t i = 0; i < 32; i++)
-            out->code[32 * s + i] =
-                (uint8_t)((low[32 * (s >> 2) + i] >> 2 * (s & 3) & 3) | (high[i] >> s & 1) << 2);
+    memset(out->code, 0, sizeof out->code);
+    for (uint32_t s = 0; s < 8; s++) {
+        or_bits(out->code + 32 * s, low + 32 * (s >> 2), 2 * (s & 3), 3, 0, 32);
+        or_bits(out->code + 32 * s, high, s, 1, 2, 32);
+    }
 }
 
 static void unpack_q6_k(const uint8_t *p, struct quant_block *out)
@@ -213,8 +239,7 @@ static void unpack_q6_k(const uint8_t *p, struct quant_block *out)
         uint8_t *code = out->code + 128 * half;
         split_nibbles(code, low, 64);
         for (uint32_t s = 0; s < 4; s++)
-            for (uint32_t i = 0; i < 32; i++)
-                code[32 * s + i] |= (uint8_t)((high[i] >> 2 * s & 3) << 4);
+            or_bits(code + 32 * s, high, 2 * s, 3, 4, 32);
     }
 }
 
