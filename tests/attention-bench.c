@@ -1,6 +1,7 @@
 /* Speed of attention: decode as bytes of cache read per second, prefill as operations per second.
  *
- * Floors: decode reads K and V once, 2 * depth * row_bytes; prefill does 4 * head_dim operations per (query head, visible key).
+ * Floors: decode reads K and V once, 2 * depth * row_bytes; prefill does 4 * head_dim operations per (query
+ * head, visible key).
  */
 #include <time.h>
 

@@ -1,5 +1,5 @@
-/* Sequences, page tables and threads for test-attention. Memory that no position was written to reads as NaN in every format,
- * so a kernel that reads a slot it should not poisons its result. */
+/* Sequences, page tables and threads for test-attention. Memory that no position was written to reads as NaN
+ * in every format, so a kernel that reads a slot it should not poisons its result. */
 #include <math.h>
 #include <pthread.h>
 

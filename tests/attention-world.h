@@ -52,9 +52,11 @@ void world_free(struct world *world);
 uint32_t random_bits(void);
 float random_float(void);
 
-/* A step's input: n_tokens[i] new random tokens of sequence i (0: not in the batch). Checks the batch and returns the status. */
+/* A step's input: n_tokens[i] new random tokens of sequence i (0: not in the batch). Checks the batch and
+ * returns the status. */
 int32_t world_batch(struct world *world, const uint32_t *n_tokens, struct sharpi_error *err);
-/* Appends (unless the cache already holds them) and attends on nth threads, then counts the tokens as stored. */
+/* Appends (unless the cache already holds them) and attends on nth threads, then counts the tokens as stored.
+ */
 void world_run(struct world *world, uint32_t nth, uint32_t append);
 void world_commit(struct world *world);
 

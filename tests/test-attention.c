@@ -1,5 +1,6 @@
-/* Attention of the CPU backend against a naive one in double precision, over everything that changes its path: head sizes,
- * groups, masks, rings, formats, chunk sizes, mixed batches, threads and instruction sets. --bench measures instead. */
+/* Attention of the CPU backend against a naive one in double precision, over everything that changes its
+ * path: head sizes, groups, masks, rings, formats, chunk sizes, mixed batches, threads and instruction sets.
+ * --bench measures instead. */
 #include <math.h>
 
 #include <CUnit/Basic.h>
@@ -50,8 +51,8 @@ static void naive(const struct world *world, uint32_t seq, uint32_t token, uint3
     free(s);
 }
 
-/* Largest error of the step's output, relative to the largest element of its row; NaN counts as infinite. Looks at every
- * stride-th token, so that long chunks stay cheap, and always at the first and the last. */
+/* Largest error of the step's output, relative to the largest element of its row; NaN counts as infinite.
+ * Looks at every stride-th token, so that long chunks stay cheap, and always at the first and the last. */
 static double step_error(const struct world *world, uint32_t stride)
 {
     const uint32_t d = world->shape.head_dim;
@@ -80,7 +81,8 @@ static double step_error(const struct world *world, uint32_t stride)
     return worst;
 }
 
-/* Runs steps of the given token counts [n_steps, n_seqs] on alternating numbers of threads; the largest error. */
+/* Runs steps of the given token counts [n_steps, n_seqs] on alternating numbers of threads; the largest
+ * error. */
 static double run_steps(const struct world_shape *shape, const uint32_t *steps, uint32_t n_steps,
                         uint32_t stride)
 {

@@ -1,4 +1,5 @@
-/* The KV formats of the plugins kv-float and kv-q8_0: rounding, edge values, and every instruction set against plain C. */
+/* The KV formats of the plugins kv-float and kv-q8_0: rounding, edge values, and every instruction set
+ * against plain C. */
 #include <math.h>
 
 #include <CUnit/Basic.h>
@@ -70,7 +71,8 @@ static float decode_16_bits(const struct sharpi_kv_cpu *cpu, uint32_t bits)
     return dst[7];
 }
 
-/* Every 16-bit value survives a round trip; midpoints between neighbours go to the even one, their neighbours to the nearest. */
+/* Every 16-bit value survives a round trip; midpoints between neighbours go to the even one, their neighbours
+ * to the nearest. */
 static void check_16_bit_rounding(const char *name, uint32_t infinity)
 {
     FOR_EACH_ISA(isa)
@@ -272,7 +274,8 @@ static void q8_0_names_rule_layer_value_and_remedy(void)
     CU_ASSERT_EQUAL(format->kv->check(format->ctx, 3, 3, 16, NULL), SHARPI_ENOTSUP);
 }
 
-/* One random case of the four kernels; buffers end where the data ends, so that sanitizers see reads past it. */
+/* One random case of the four kernels; buffers end where the data ends, so that sanitizers see reads past it.
+ */
 struct kernel_case {
     const struct kv_format *format;
     uint64_t n, first, count, row_bytes;

@@ -5,8 +5,8 @@
 #include <immintrin.h>
 #include <stdint.h>
 
-/* dst[i * dst_stride + r] = src[r * src_stride + i] for r, i < 8. Halves of rows r and r + 4 are joined while loading, so that the
- * remaining steps stay inside 128-bit lanes. */
+/* dst[i * dst_stride + r] = src[r * src_stride + i] for r, i < 8. Halves of rows r and r + 4 are joined while
+ * loading, so that the remaining steps stay inside 128-bit lanes. */
 static inline void transpose_8x8(float *dst, uint64_t dst_stride, const float *src, uint64_t src_stride)
 {
     __m256 x[8], y[8];

@@ -1,15 +1,16 @@
 /* One block of attention: online softmax over a range of pages.
  *
- * Few rows (decode): the format's own score and accumulate read the stored rows once for all of them, so the time is that of
- * reading the cache. Many rows (prefill): each page is decoded to a f32 tile once and multiplied with all rows.
- * Invariant: only slots of positions in [low, end) are read.
+ * Few rows (decode): the format's own score and accumulate read the stored rows once for all of them, so the
+ * time is that of reading the cache. Many rows (prefill): each page is decoded to a f32 tile once and
+ * multiplied with all rows. Invariant: only slots of positions in [low, end) are read.
  */
 #include <math.h>
 #include <string.h>
 
 #include "attention-internal.h"
 
-/* Up to so many rows score and accumulate are faster than decoding a tile (measured: they decode again per 4 rows). */
+/* Up to so many rows score and accumulate are faster than decoding a tile (measured: they decode again per 4
+ * rows). */
 #define MAX_DIRECT_ROWS 12u
 
 /* Rows of K or V between prefetches: few enough for the requests in flight, and the unit of a transpose. */
@@ -45,8 +46,8 @@ static void load_rows(const struct attention_plan *plan, const struct attention_
     }
 }
 
-/* Asks for the block's elements of n rows, early enough for them to be in L2 when their turn comes: pages lie anywhere, so the
- * hardware does not foresee them. Only a hint: formats may arrange rows otherwise. */
+/* Asks for the block's elements of n rows, early enough for them to be in L2 when their turn comes: pages lie
+ * anywhere, so the hardware does not foresee them. Only a hint: formats may arrange rows otherwise. */
 static void prefetch_rows(const struct attention_plan *plan, const struct attention_block *block,
                           const char *rows, uint32_t n)
 {
@@ -81,8 +82,8 @@ static uint32_t step_rows(const struct span *span, uint32_t r)
     return span->n <= r ? 0 : span->n - r < STEP ? span->n - r : STEP;
 }
 
-/* s[row, j] = q[row] . k[position j of the span], rows as they are stored: a few rows of all heads at a time, so that memory is
- * read in order. Fetches V, which comes next. */
+/* s[row, j] = q[row] . k[position j of the span], rows as they are stored: a few rows of all heads at a time,
+ * so that memory is read in order. Fetches V, which comes next. */
 static void score_direct(const struct work *w, const struct span *span)
 {
     const struct attention_plan *plan = w->plan;

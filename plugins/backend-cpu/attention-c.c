@@ -1,5 +1,5 @@
-/* Attention's dense kernels without any instruction set of its own: four lanes of the compiler's vectors, which every machine
- * has or the compiler splits. */
+/* Attention's dense kernels without any instruction set of its own: four lanes of the compiler's vectors,
+ * which every machine has or the compiler splits. */
 #define LANES          4u
 #define TILE_ROWS      6u
 #define TILE_VECS      2u

@@ -1,8 +1,9 @@
 /* What the files of attention share: how a step's work is cut, and where each thread's scratch lies.
  *
- * A block is the work of one thread at a time: some tokens of one sequence, some KV heads with their query heads (or one with some
- * of them), some pages. Its rows are (KV head, token, query head), in this order. Blocks that see all their pages write `out`; blocks that were split over
- * page ranges write a partial (maximum, sum, unnormalised output per row) and are merged after the barrier.
+ * A block is the work of one thread at a time: some tokens of one sequence, some KV heads with their query
+ * heads (or one with some of them), some pages. Its rows are (KV head, token, query head), in this order.
+ * Blocks that see all their pages write `out`; blocks that were split over page ranges write a partial
+ * (maximum, sum, unnormalised output per row) and are merged after the barrier.
  */
 #ifndef SHARPI_BACKEND_CPU_ATTENTION_INTERNAL_H
 #define SHARPI_BACKEND_CPU_ATTENTION_INTERNAL_H

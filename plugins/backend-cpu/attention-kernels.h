@@ -1,7 +1,9 @@
-/* The dense kernels below attention, one table per ISA. attention-simd.h is their text, compiled once per ISA.
+/* The dense kernels below attention, one table per ISA. attention-simd.h is their text, compiled once per
+ * ISA.
  *
- * Tiles are row-major f32. Widths that kernels walk (n of product, n of softmax_row, padded head dims) are multiples of
- * ATTENTION_ALIGN; rows begin 64-byte aligned, and what lies in the padding is never part of a result.
+ * Tiles are row-major f32. Widths that kernels walk (n of product, n of softmax_row, padded head dims) are
+ * multiples of ATTENTION_ALIGN; rows begin 64-byte aligned, and what lies in the padding is never part of a
+ * result.
  */
 #ifndef SHARPI_BACKEND_CPU_ATTENTION_KERNELS_H
 #define SHARPI_BACKEND_CPU_ATTENTION_KERNELS_H
@@ -20,12 +22,12 @@ struct attention_kernels {
     /* c[m, n] = a[m, k] b[k, n], or += with `add`; n a multiple of ATTENTION_ALIGN. 2 m n k operations. */
     void (*product)(float *c, uint64_t c_stride, const float *a, uint64_t a_stride, const float *b,
                     uint64_t b_stride, uint32_t m, uint32_t n, uint32_t k, uint32_t add);
-    /* dst[i * dst_stride + r] = src[r * src_stride + i]; n_rows and n_cols are rounded up to ATTENTION_ALIGN, so both tiles
-     * have room for that. */
+    /* dst[i * dst_stride + r] = src[r * src_stride + i]; n_rows and n_cols are rounded up to ATTENTION_ALIGN,
+     * so both tiles have room for that. */
     void (*transpose)(float *dst, uint64_t dst_stride, const float *src, uint64_t src_stride, uint32_t n_rows,
                       uint32_t n_cols);
-    /* One row's scores s[n], of which [first, end) are visible (first < end <= n): replaced by softcap, then by
-     * exp(s - max), 0 outside. Brings `row` and acc[acc_width] to the new maximum. softcap 0: none. */
+    /* One row's scores s[n], of which [first, end) are visible (first < end <= n): replaced by softcap, then
+     * by exp(s - max), 0 outside. Brings `row` and acc[acc_width] to the new maximum. softcap 0: none. */
     void (*softmax_row)(float *s, uint32_t n, uint32_t first, uint32_t end, float softcap,
                         struct attention_row *row, float *acc, uint32_t acc_width);
     /* dst[i] = src[i] * scale; dst[i] += src[i] * scale; any n, any alignment. */

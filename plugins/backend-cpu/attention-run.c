@@ -1,10 +1,11 @@
 /* How a step's attention is cut into blocks, drawn by threads and merged.
  *
- * Every thread computes the same cuts from the batch and nth, so nothing is communicated but a counter. A sequence's
- * tokens are cut into tiles. A tile of few rows (decode) keeps its KV heads together, because their rows lie together in memory; one of
- * many rows is cut by KV heads. A block that costs more than a third of a thread's share is cut into page ranges, which
- * makes partials: one decoding sequence of 32k positions occupies all threads. Such a block costs at least half more than that third
- * and is cut into round(cost / third), so the partials of all are at most 4/3 * 3 * nth, and 4/3 of this when KV heads do not
+ * Every thread computes the same cuts from the batch and nth, so nothing is communicated but a counter. A
+ * sequence's tokens are cut into tiles. A tile of few rows (decode) keeps its KV heads together, because
+ * their rows lie together in memory; one of many rows is cut by KV heads. A block that costs more than a
+ * third of a thread's share is cut into page ranges, which makes partials: one decoding sequence of 32k
+ * positions occupies all threads. Such a block costs at least half more than that third and is cut into
+ * round(cost / third), so the partials of all are at most 4/3 * 3 * nth, and 4/3 of this when KV heads do not
  * divide evenly; max_partials has room for 6 * nth.
  */
 #include <math.h>
@@ -56,7 +57,8 @@ static uint64_t tile_cost(const struct partition *part, const struct tile *tile)
     return tile->n_pages * (tile->n_tokens * part->shape.heads_per_block + ROWS_OF_READING);
 }
 
-/* As many KV heads per block as fit, divided evenly; fewer if there are not enough pages to cut for all threads. */
+/* As many KV heads per block as fit, divided evenly; fewer if there are not enough pages to cut for all
+ * threads. */
 static void tile_group(struct tile *tile, const struct partition *part)
 {
     const uint32_t n_kv_heads = part->job->plan->kv.n_kv_heads;
@@ -186,7 +188,8 @@ static void block_init(struct attention_block *block, const struct partition *pa
                                               cursor->first_partial + in_tile);
 }
 
-/* Row `r` of one block of the tile from its partials; `first` is the index of the first, and they lie n_columns apart. */
+/* Row `r` of one block of the tile from its partials; `first` is the index of the first, and they lie
+ * n_columns apart. */
 static void merge_row(const struct partition *part, const struct attention_block *block,
                       const struct tile *tile, uint64_t first, uint32_t r, float *acc)
 {

@@ -1,9 +1,10 @@
 /* The kernels of attention-kernels.h in terms of a vector type; included once by the file of each ISA.
  *
- * The including file defines LANES (divides ATTENTION_ALIGN), TILE_ROWS and TILE_VECS (the register tile of a product; TILE_VECS is 2),
- * `vec` and the operations vec_load, vec_store, vec_set1, vec_add, vec_sub, vec_mul, vec_div, vec_fma (a * b + c), vec_max, vec_min,
- * vec_round (to nearest even), vec_exp2i (2^n of an integral n in [-126, 127]), vec_abs, vec_copysign(magnitude, sign),
- * vec_select_less(a, b, x, y) (a < b ? x : y), vec_sum, vec_greatest, and transpose_tile.
+ * The including file defines LANES (divides ATTENTION_ALIGN), TILE_ROWS and TILE_VECS (the register tile of a
+ * product; TILE_VECS is 2), `vec` and the operations vec_load, vec_store, vec_set1, vec_add, vec_sub,
+ * vec_mul, vec_div, vec_fma (a * b + c), vec_max, vec_min, vec_round (to nearest even), vec_exp2i (2^n of an
+ * integral n in [-126, 127]), vec_abs, vec_copysign(magnitude, sign), vec_select_less(a, b, x, y) (a < b ? x
+ * : y), vec_sum, vec_greatest, and transpose_tile.
  */
 #include <math.h>
 #include <string.h>
@@ -12,8 +13,9 @@
 
 #define KERNEL_INLINE static inline __attribute__((always_inline))
 
-/* e^x within 1.5 ulp for x in [-87.3, 88]; 0 below, the value at 88 above. x = n ln 2 + r, |r| <= ln 2 / 2, and
- * e^r = 1 + r + r^2 p(r), p a Chebyshev fit with a relative error of 6.5e-8 (of a term that is at most 0.06). */
+/* e^x within 1.5 ulp for x in [-87.3, 88]; 0 below, the value at 88 above. x = n ln 2 + r, |r| <= ln 2 / 2,
+ * and e^r = 1 + r + r^2 p(r), p a Chebyshev fit with a relative error of 6.5e-8 (of a term that is at most
+ * 0.06). */
 KERNEL_INLINE vec vec_exp(vec x)
 {
     const vec low = vec_set1(-87.3f);
@@ -31,7 +33,8 @@ KERNEL_INLINE vec vec_exp(vec x)
     return vec_select_less(x, low, vec_set1(0.0f), vec_fma(scale, p, scale));
 }
 
-/* tanh with a relative error of some 2e-7: an odd polynomial (Chebyshev fit) near 0, where 1 - 2 / (e^2x + 1) would cancel. */
+/* tanh with a relative error of some 2e-7: an odd polynomial (Chebyshev fit) near 0, where 1 - 2 / (e^2x + 1)
+ * would cancel. */
 KERNEL_INLINE vec vec_tanh(vec x)
 {
     const vec one = vec_set1(1.0f);

@@ -1,4 +1,4 @@
-# Attention's sources for plugins/backend-cpu/backend-cpu.mk: common ones, and those that go into an ISA's object library.
+# Sources of attention for backend-cpu.mk: common ones, and those that go into the object library of an ISA.
 cpu_attention_common_sources = \
 	plugins/backend-cpu/attention-block.c \
 	plugins/backend-cpu/attention-c.c \

@@ -1,12 +1,14 @@
 /* Attention's plan, checks and append: all that is not arithmetic over pages.
  *
- * Invariant: sizes of scratch are computed here and nowhere else, so what the planner counts is what run uses.
+ * Invariant: sizes of scratch are computed here and nowhere else, so what the planner counts is what run
+ * uses.
  */
 #include <string.h>
 
 #include "attention-internal.h"
 
-/* Rows of a block: enough for a decoded K/V page to be used often, few enough for q, acc and one tile to stay in L2. */
+/* Rows of a block: enough for a decoded K/V page to be used often, few enough for q, acc and one tile to stay
+ * in L2. */
 #define MAX_ROWS          96u
 #define MIN_ROWS          48u
 #define MAX_Q_FLOATS      24576u

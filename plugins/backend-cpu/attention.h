@@ -1,16 +1,17 @@
-/* Attention of the CPU backend: append a batch's K/V rows to the pages, then out = softmax(q k^T) v over the pages.
+/* Attention of the CPU backend: append a batch's K/V rows to the pages, then out = softmax(q k^T) v over the
+ * pages.
  *
- * A job describes one attention op of one step: tokens of several sequences, decode and prefill mixed. The executor calls
- * from inside its parallel region, all nth threads with the same job:
+ * A job describes one attention op of one step: tokens of several sequences, decode and prefill mixed. The
+ * executor calls from inside its parallel region, all nth threads with the same job:
  *
- *     attention_append(job, first, count)   disjoint token ranges (not at all when the op has no k, v of its own)
- *     barrier                               the executor's: every row is stored before any query attends
+ *     attention_append(job, first, count)   disjoint token ranges (not at all when the op has no k, v of its
+ * own) barrier                               the executor's: every row is stored before any query attends
  *     attention_run(job, ith, nth)          calls job->barrier itself, once or not at all
  *     barrier                               the executor's: before anybody reads `out`
  *
- * Invariants: position p is read and written only at slot p % ring of its sequence's page table, and only positions that
- * attention_check found to be held. Nothing is allocated; threads write disjoint rows of `out`. The result depends on
- * nth and on the rest of the batch by f32 rounding only, and on nothing else.
+ * Invariants: position p is read and written only at slot p % ring of its sequence's page table, and only
+ * positions that attention_check found to be held. Nothing is allocated; threads write disjoint rows of
+ * `out`. The result depends on nth and on the rest of the batch by f32 rounding only, and on nothing else.
  */
 #ifndef SHARPI_BACKEND_CPU_ATTENTION_H
 #define SHARPI_BACKEND_CPU_ATTENTION_H
@@ -38,9 +39,10 @@ struct attention_plan {
     uint64_t row_bytes;   /* of a K or V row */
 };
 
-/* Fills *plan and sets *scratch_bytes to what attention_run needs for up to n_threads threads (exact; jobs that run one after the
- * other may share the largest). `kv` is the layer whose cache is read. Needs no storage: set plan->kv.k and .v at load.
- * SHARPI_ENOTSUP, with the reason, for geometries that it cannot do. */
+/* Fills *plan and sets *scratch_bytes to what attention_run needs for up to n_threads threads (exact; jobs
+ * that run one after the other may share the largest). `kv` is the layer whose cache is read. Needs no
+ * storage: set plan->kv.k and .v at load. SHARPI_ENOTSUP, with the reason, for geometries that it cannot do.
+ */
 int32_t attention_plan_init(struct attention_plan *plan, enum cpu_isa isa,
                             const struct sharpi_attention_attr *attr, const struct sharpi_kv_layer *kv,
                             uint32_t n_threads, uint64_t *scratch_bytes, struct sharpi_error *err);
@@ -48,10 +50,10 @@ int32_t attention_plan_init(struct attention_plan *plan, enum cpu_isa isa,
 struct attention_job {
     const struct attention_plan *plan;
     const struct sharpi_batch *batch;
-    const float *k,
-        *v; /* [n_tokens, n_kv_heads * head_dim], rows k_stride and v_stride floats apart; NULL without append */
-    const float *q;                                    /* [n_tokens, n_heads * head_dim] */
-    float *out;                                        /* likewise; must not overlap q */
+    const float *k, *v; /* [n_tokens, n_kv_heads * head_dim], rows k_stride and v_stride floats apart; NULL
+                           without append */
+    const float *q;     /* [n_tokens, n_heads * head_dim] */
+    float *out;         /* likewise; must not overlap q */
     uint64_t k_stride, v_stride, q_stride, out_stride; /* floats */
     void *scratch;               /* scratch_bytes, 64-byte aligned, shared by all threads */
     uint32_t *next;              /* shared work counter; 0 before the first thread enters (atomic inside) */
@@ -59,9 +61,9 @@ struct attention_job {
     void *barrier_user;
 };
 
-/* Whether the batch keeps the promises that append and run rely on: every position that is written or seen lies in a
- * held page with a number below n_pages, and inside the ring (SHARPI_EBUG with the numbers if not). Once per step and op
- * (or per class and window), by one thread, before append. */
+/* Whether the batch keeps the promises that append and run rely on: every position that is written or seen
+ * lies in a held page with a number below n_pages, and inside the ring (SHARPI_EBUG with the numbers if not).
+ * Once per step and op (or per class and window), by one thread, before append. */
 int32_t attention_check(const struct attention_plan *plan, const struct sharpi_batch *batch,
                         struct sharpi_error *err);
 

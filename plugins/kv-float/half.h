@@ -1,5 +1,6 @@
-/* f32 to and from the 16-bit floats, exactly as IEEE 754 says: round to nearest, ties to even; subnormals kept; what is too large
- * for f16 becomes infinity; NaN stays NaN (quiet). The vector instructions give the same bits.
+/* f32 to and from the 16-bit floats, exactly as IEEE 754 says: round to nearest, ties to even; subnormals
+ * kept; what is too large for f16 becomes infinity; NaN stays NaN (quiet). The vector instructions give the
+ * same bits.
  */
 #ifndef SHARPI_KV_FLOAT_HALF_H
 #define SHARPI_KV_FLOAT_HALF_H

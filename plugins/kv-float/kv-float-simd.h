@@ -1,9 +1,10 @@
-/* Kernels of the float formats in terms of a vector type; included once by the file of each ISA, which defines LANES, `vec` and
- * vec_load, vec_store, vec_set1, vec_fma (a * b + c), vec_add, vec_load_f16, vec_load_bf16, vec_store_f16, vec_store_bf16 and
- * vec_sum4 (four horizontal sums).
+/* Kernels of the float formats in terms of a vector type; included once by the file of each ISA, which
+ * defines LANES, `vec` and vec_load, vec_store, vec_set1, vec_fma (a * b + c), vec_add, vec_load_f16,
+ * vec_load_bf16, vec_store_f16, vec_store_bf16 and vec_sum4 (four horizontal sums).
  *
- * Each kernel is one inline function over the kind of element, a constant in every caller. Rows are read in the order in which they
- * lie, a few at a time: a walk down one column would hit few cache sets when a row's bytes are a power of two.
+ * Each kernel is one inline function over the kind of element, a constant in every caller. Rows are read in
+ * the order in which they lie, a few at a time: a walk down one column would hit few cache sets when a row's
+ * bytes are a power of two.
  */
 #include "half.h"
 #include "kv-float.h"
@@ -64,7 +65,8 @@ KERNEL_INLINE void load(uint32_t kind, float *dst, uint64_t dst_stride, const ch
     }
 }
 
-/* Scores of n_rows rows with n_heads heads; their product, 4 or 8, is the number of sums held in registers. */
+/* Scores of n_rows rows with n_heads heads; their product, 4 or 8, is the number of sums held in registers.
+ */
 KERNEL_INLINE void score_tile(uint32_t kind, float *scores, uint64_t score_stride, const float *q,
                               uint64_t q_stride, uint32_t n_heads, const char *rows, uint64_t row_stride,
                               uint64_t count, uint32_t n_rows)

@@ -1,4 +1,5 @@
-/* The plugin kv-q8_0: a cache of 8-bit integers, 34 bytes for 32 elements. The block is described in q8_0.h. */
+/* The plugin kv-q8_0: a cache of 8-bit integers, 34 bytes for 32 elements. The block is described in q8_0.h.
+ */
 #include <string.h>
 
 #include "q8_0.h"

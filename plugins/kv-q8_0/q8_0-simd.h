@@ -1,6 +1,6 @@
-/* q8_0's kernels in terms of a vector type; included once by the file of each ISA, which defines LANES, `vec`, vec_load, vec_store,
- * vec_set1, vec_add, vec_mul, vec_fma (a * b + c), vec_load_i8 (LANES int8 to floats), vec_sum4 (four horizontal sums),
- * encode_block and the name of its table.
+/* q8_0's kernels in terms of a vector type; included once by the file of each ISA, which defines LANES,
+ * `vec`, vec_load, vec_store, vec_set1, vec_add, vec_mul, vec_fma (a * b + c), vec_load_i8 (LANES int8 to
+ * floats), vec_sum4 (four horizontal sums), encode_block and the name of its table.
  *
  * A head that does not consist of whole blocks takes the C path.
  */

@@ -1,10 +1,12 @@
-/* The block of q8_0, ggml's: 32 int8 and their scale as f16, value = scale * int8; a row of n elements is n / 32 blocks.
+/* The block of q8_0, ggml's: 32 int8 and their scale as f16, value = scale * int8; a row of n elements is n /
+ * 32 blocks.
  *
- * Encoding. d = max|x| / 127, rounded to f16, then q = round(x / d) (to even) with the rounded d, so no error exceeds d / 2 and
- * encoding what was decoded gives the same bytes (if d is normal in f16; for |x| < 0.008 within d / 2). Where rounding d down, which
- * only f16's subnormals do by more than 2^-11, would push max|x| above 127.5 d, the next larger d is taken.
- * d below 1e-30 encodes zeros. |x| is limited to 127 times the largest f16, infinities included; NaN encodes 0.
- * The scalar functions here are the reference, and the slow path for heads that do not begin or end with a block.
+ * Encoding. d = max|x| / 127, rounded to f16, then q = round(x / d) (to even) with the rounded d, so no error
+ * exceeds d / 2 and encoding what was decoded gives the same bytes (if d is normal in f16; for |x| < 0.008
+ * within d / 2). Where rounding d down, which only f16's subnormals do by more than 2^-11, would push max|x|
+ * above 127.5 d, the next larger d is taken. d below 1e-30 encodes zeros. |x| is limited to 127 times the
+ * largest f16, infinities included; NaN encodes 0. The scalar functions here are the reference, and the slow
+ * path for heads that do not begin or end with a block.
  */
 #ifndef SHARPI_KV_Q8_0_BLOCK_H
 #define SHARPI_KV_Q8_0_BLOCK_H
