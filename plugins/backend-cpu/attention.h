@@ -4,8 +4,8 @@
  * A job describes one attention op of one step: tokens of several sequences, decode and prefill mixed. The
  * executor calls from inside its parallel region, all nth threads with the same job:
  *
- *     attention_append(job, first, count)   disjoint token ranges (not at all when the op has no k, v of its
- * own) barrier                               the executor's: every row is stored before any query attends
+ *     attention_append(job, first, count)   disjoint token ranges; not when the op has no k, v of its own
+ *     barrier                               the executor's: every row is stored before any query attends
  *     attention_run(job, ith, nth)          calls job->barrier itself, once or not at all
  *     barrier                               the executor's: before anybody reads `out`
  *
