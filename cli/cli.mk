@@ -5,6 +5,8 @@ sharpi_SOURCES = \
 	cli/cmd-bench.c \
 	cli/cmd-inspect.c \
 	cli/cmd-logits.c \
+	cli/cmd-plan.c \
+	cli/cmd-perplexity.c \
 	cli/cmd-plugins.c \
 	cli/cmd-doctor.c \
 	cli/cmd-run.c \
@@ -13,4 +15,4 @@ sharpi_SOURCES = \
 	cli/main.c \
 	cli/options.c \
 	cli/options.h
-sharpi_LDADD = core/libcore.la
+sharpi_LDADD = core/libcore.la -lm

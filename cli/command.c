@@ -27,6 +27,12 @@ void common_init(struct common *c)
         {"kv", 0, OPTION_STRING, "FORMAT", "KV cache format: f32, f16, bf16, q8_0 ...", &c->kv, NULL},
         {"kv-global", 0, OPTION_STRING, "FORMAT", "the same for layers without window", &c->kv_global, NULL},
         {"kv-swa", 0, OPTION_STRING, "FORMAT", "the same for sliding-window layers", &c->kv_swa, NULL},
+        {"reserve", 0, OPTION_STRING, "WHAT", "memory that KV leaves free: rule, exact or a size",
+         &c->reserve, NULL},
+        {"memory-limit", 0, OPTION_STRING, "SIZE", "use at most that much of the device", &c->memory_limit,
+         NULL},
+        {"plan", 0, OPTION_STRING, "FILE", "sizes from a plan that 'sharpi plan --json' wrote", &c->plan,
+         NULL},
         {"backend", 0, OPTION_STRING, "NAME", "cpu, cuda ...", &c->backend, NULL},
         {"no-repack", 0, OPTION_FLAG, NULL, "use weights from the file mapping", &c->no_repack, NULL},
         {"full-cache", 0, OPTION_FLAG, NULL, "no rings: windowed layers keep everything", &c->full_cache,
@@ -82,16 +88,60 @@ static void print_log(void *user, int32_t level, const char *topic, const char *
             topic, message);
 }
 
+/* Options that are settings: "model.KEY=VALUE" at the end of the list of overrides, so that they win. */
+static int32_t add_setting(struct option_list *list, const char *key, const char *value, char **text,
+                           struct sharpi_error *err)
+{
+    *text = NULL;
+    if (!value)
+        return SHARPI_OK;
+    if (list->n >= OPTION_LIST_MAX)
+        return sharpi_fail(err, SHARPI_EINVAL, "at most %d settings can be given", OPTION_LIST_MAX);
+    if (asprintf(text, "model.%s=%s", key, value) < 0) {
+        *text = NULL;
+        return sharpi_fail(err, SHARPI_ENOMEM, "no memory for option --%s", key);
+    }
+    list->items[list->n++] = *text;
+    list->items[list->n] = NULL;
+    return SHARPI_OK;
+}
+
 int32_t open_engine(const struct common *common, struct sharpi_engine **engine, struct sharpi_error *err)
 {
+    struct option_list settings = common->set;
     struct sharpi_engine_options options = {.size = sizeof options,
                                             .config_path = common->config,
-                                            .overrides = common->set.items,
+                                            .overrides = settings.items,
                                             .log = print_log,
                                             .log_level = common->quiet     ? SHARPI_LOG_ERROR
                                                          : common->verbose ? SHARPI_LOG_DEBUG
                                                                            : SHARPI_LOG_WARN};
-    return sharpi_engine_open(&options, engine, err);
+    char *texts[3] = {NULL, NULL, NULL};
+    int32_t status = add_setting(&settings, "reserve", common->reserve, &texts[0], err);
+    if (!status)
+        status = add_setting(&settings, "memory-limit", common->memory_limit, &texts[1], err);
+    if (!status)
+        status = add_setting(&settings, "plan", common->plan, &texts[2], err);
+    if (!status)
+        status = sharpi_engine_open(&options, engine, err);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        free(texts[i]);
+    return status;
+}
+
+void model_options(const struct common *common, struct sharpi_model_options *options)
+{
+    options->size = sizeof *options;
+    options->context = common->context;
+    options->chunk = common->chunk;
+    options->headroom = common->headroom;
+    options->n_threads = common->threads;
+    options->no_repack = common->no_repack;
+    options->full_cache = common->full_cache;
+    options->backend = common->backend;
+    options->kv = common->kv;
+    options->kv_global = common->kv_global;
+    options->kv_swa = common->kv_swa;
 }
 
 /* Progress bar on a terminal, nothing elsewhere; shown only when loading takes a while. */
@@ -128,16 +178,7 @@ int32_t load_model(const struct common *common, struct sharpi_engine *engine,
         return sharpi_fail(err, SHARPI_EINVAL, "no model: give one with -m FILE.gguf");
     if (extra)
         options = *extra;
-    options.context = common->context;
-    options.chunk = common->chunk;
-    options.headroom = common->headroom;
-    options.n_threads = common->threads;
-    options.no_repack = common->no_repack;
-    options.full_cache = common->full_cache;
-    options.backend = common->backend;
-    options.kv = common->kv;
-    options.kv_global = common->kv_global;
-    options.kv_swa = common->kv_swa;
+    model_options(common, &options);
     options.progress = show_progress;
     options.progress_user = &bar;
     status = sharpi_model_load(engine, common->model, &options, model, err);

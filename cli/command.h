@@ -18,8 +18,8 @@ struct command {
     int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns enum exit_code */
 };
 
-extern const struct command command_bench, command_doctor, command_inspect, command_logits, command_plugins,
-    command_run;
+extern const struct command command_bench, command_doctor, command_inspect, command_logits, command_plan,
+    command_perplexity, command_plugins, command_run;
 
 /* Options that all commands with an engine have (engine_options) and those with a loaded model too (model_options). The
  * tables point into one `struct common`, which a command keeps on its stack. */
@@ -29,6 +29,7 @@ struct common {
     uint32_t verbose, quiet;
 
     const char *model, *kv, *kv_global, *kv_swa, *backend;
+    const char *reserve, *memory_limit, *plan; /* settings of section model */
     uint32_t context, threads, chunk, headroom, no_repack, full_cache;
 
     struct option engine_options[8];
@@ -45,6 +46,8 @@ int parse_command(const char *command, const char *usage, const char *about,
                   const struct option *const *tables, int argc, char **argv, const char **args,
                   uint32_t max_args, uint32_t *n_args);
 
+/* The model options of the command line as the library takes them. */
+void model_options(const struct common *common, struct sharpi_model_options *options);
 int32_t open_engine(const struct common *common, struct sharpi_engine **engine, struct sharpi_error *err);
 /* Loads common->model (required) with a progress bar on a terminal. `extra` may set what has no option (max_sessions, taps). */
 int32_t load_model(const struct common *common, struct sharpi_engine *engine,

@@ -5,7 +5,8 @@
 #include "core/nearest.h"
 
 static const struct command *const commands[] = {
-    &command_run, &command_logits, &command_bench, &command_inspect, &command_plugins, &command_doctor,
+    &command_run,  &command_logits,  &command_bench,   &command_perplexity,
+    &command_plan, &command_inspect, &command_plugins, &command_doctor,
 };
 #define N_COMMANDS (sizeof commands / sizeof *commands)
 

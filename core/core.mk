@@ -1,13 +1,15 @@
 # The core. libcore.la holds everything and is what tests link, internals included; libsharpi.la is the same objects as
 # the installed library, where only SHARPI_API functions are visible.
 
+include core/jinja/jinja.mk
+
 noinst_LTLIBRARIES += core/libcore.la
 lib_LTLIBRARIES += libsharpi.la
 
 core_libcore_la_CPPFLAGS = $(AM_CPPFLAGS) \
 	-DSHARPI_PLUGINDIR='"$(plugindir)"' \
 	-DSHARPI_SYSCONFDIR='"$(sysconfdir)"'
-core_libcore_la_SOURCES = \
+core_libcore_la_SOURCES = $(JINJA_SOURCES) \
 	core/engine.c \
 	core/engine.h \
 	core/gguf-file.c \
@@ -22,17 +24,30 @@ core_libcore_la_SOURCES = \
 	core/graph.c \
 	core/graph.h \
 	core/host.c \
+	core/kv-layout.c \
+	core/kv-layout.h \
 	core/kv-pages.c \
 	core/kv-pages.h \
 	core/log.c \
 	core/log.h \
 	core/model-file.c \
 	core/model-file.h \
+	core/model-place.c \
+	core/model-place.h \
+	core/model-plan.c \
 	core/model-text.c \
 	core/model.c \
 	core/model.h \
 	core/nearest.c \
 	core/nearest.h \
+	core/plan-internal.h \
+	core/plan-json.c \
+	core/plan-parse.c \
+	core/plan-price.c \
+	core/plan-print.c \
+	core/plan-weights.c \
+	core/plan.c \
+	core/plan.h \
 	core/plugin-find.c \
 	core/plugin-offers.c \
 	core/plugin-open.c \
@@ -41,6 +56,12 @@ core_libcore_la_SOURCES = \
 	core/plugins.h \
 	core/pool.c \
 	core/pool.h \
+	core/sampler-chain.c \
+	core/sampler-internal.h \
+	core/sampler-penalties.c \
+	core/sampler-scan.c \
+	core/sampler-stages.c \
+	core/sampler.c \
 	core/sampler.h \
 	core/session.c \
 	core/session.h \
@@ -64,7 +85,7 @@ core_libcore_la_SOURCES = \
 	core/tokenizer-utf8.c \
 	core/tokenizer.c \
 	core/tokenizer.h
-core_libcore_la_LIBADD = $(INIH_LIBS) $(PCRE2_LIBS) $(JANSSON_LIBS) $(ZLIB_LIBS)
+core_libcore_la_LIBADD = $(INIH_LIBS) $(PCRE2_LIBS) $(JANSSON_LIBS) $(ZLIB_LIBS) -lm
 
 libsharpi_la_SOURCES =
 libsharpi_la_LIBADD = core/libcore.la

@@ -1,4 +1,4 @@
-/* Loading a model: open and describe, then place: device, KV classes and formats, program, storage, weights.
+/* Loading a model: open and describe, place it by plan (model-place.c), then storage and weights.
  *
  * Each function below does one of these and leaves the model in a state that sharpi_model_free can take apart.
  */
@@ -85,183 +85,7 @@ int32_t sharpi_model_open(struct sharpi_engine *engine, const char *path, uint32
     return SHARPI_OK;
 }
 
-/* ---- Place: device, cache, program */
-
-static const char *choose(const char *option, const struct sharpi_model *model, const char *key,
-                          const char *fallback)
-{
-    return option ? option : sharpi_settings_string(model->engine->settings, "model", key, fallback);
-}
-
-static uint32_t choose_uint(uint32_t option, const struct sharpi_model *model, const char *key,
-                            uint32_t fallback)
-{
-    uint64_t value = option ? option : sharpi_settings_uint(model->engine->settings, "model", key, fallback);
-    return value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
-}
-
-static int32_t open_device(struct sharpi_model *model, const struct sharpi_model_options *options,
-                           struct sharpi_error *err)
-{
-    const struct sharpi_plugins *plugins = &model->engine->plugins;
-    const char *name = choose(options->backend, model, "backend", NULL);
-    struct sharpi_device_options device = {.size = sizeof device, .repack = !options->no_repack};
-    char names[256];
-    uint32_t i;
-    model->n_threads = device.n_threads = choose_uint(options->n_threads, model, "threads", 0);
-    for (i = 0; i < plugins->n_offers && !model->backend_offer; i++) {
-        const struct sharpi_offer *offer = &plugins->offers[i];
-        if (offer->kind == SHARPI_OFFER_BACKEND &&
-            (name ? strcmp(offer->name, name) == 0 : offer->backend->device_count(offer->ctx, NULL) > 0))
-            model->backend_offer = offer;
-    }
-    if (!model->backend_offer)
-        return sharpi_fail(
-            err, SHARPI_ENOENT, "backend '%s' is not loaded; loaded: %s; 'sharpi doctor' says why",
-            name ? name : "any", sharpi_plugins_names(plugins, SHARPI_OFFER_BACKEND, names, sizeof names));
-    model->backend = model->backend_offer->backend;
-    if (model->backend->device_count(model->backend_offer->ctx, err) == 0)
-        return SHARPI_EDEVICE;
-    return model->backend->device_open(model->backend_offer->ctx, 0, &device, &model->device, err);
-}
-
-static int32_t choose_sizes(struct sharpi_model *model, const struct sharpi_model_options *options,
-                            struct sharpi_error *err)
-{
-    uint32_t usual = model->desc.context_length < 8192 ? model->desc.context_length : 8192;
-    model->max_sessions = options->max_sessions ? options->max_sessions : 1;
-    model->context = choose_uint(options->context, model, "context", usual);
-    if (model->context > model->desc.context_length) {
-        sharpi_log_printf(&model->engine->log, SHARPI_LOG_WARN, "model",
-                          "a context of %u was asked for; the model was made for %u, which is used",
-                          model->context, model->desc.context_length);
-        model->context = model->desc.context_length;
-    }
-    model->chunk = choose_uint(options->chunk, model, "chunk", 512);
-    if (model->chunk > model->context)
-        model->chunk = model->context;
-    if (model->chunk > 65536)
-        return sharpi_fail(err, SHARPI_EINVAL, "a chunk of %u tokens is more than 65536", model->chunk);
-    if (!model->desc.mask_known)
-        model->chunk = model->context; /* a prompt may not be split: fail closed */
-    model->headroom =
-        choose_uint(options->headroom, model, "headroom", model->chunk > 4096 ? model->chunk : 4096);
-    if (model->headroom < model->chunk)
-        return sharpi_fail(
-            err, SHARPI_EINVAL,
-            "headroom %u is less than the chunk of %u tokens: a chunk would overwrite keys that its first "
-            "tokens need; use a headroom of at least %u",
-            model->headroom, model->chunk, model->chunk);
-    return SHARPI_OK;
-}
-
-/* The format of a layer's class: kv.global or kv.swa over kv. */
-static int32_t find_format(struct sharpi_model *model, const struct sharpi_model_options *options,
-                           uint32_t windowed, const struct sharpi_offer **out, struct sharpi_error *err)
-{
-    const struct sharpi_plugins *plugins = &model->engine->plugins;
-    const char *special = windowed ? choose(options->kv_swa, model, "kv.swa", NULL)
-                                   : choose(options->kv_global, model, "kv.global", NULL);
-    const char *name = options->kv && !(windowed ? options->kv_swa : options->kv_global) ? options->kv
-                       : special                                                         ? special
-                                 : choose(options->kv, model, "kv", "f16");
-    char names[256];
-    *out = sharpi_plugins_find(plugins, SHARPI_OFFER_KV, name);
-    if (*out)
-        return SHARPI_OK;
-    return sharpi_fail(err, SHARPI_ENOENT, "KV format '%s' is not loaded; loaded: %s", name,
-                       sharpi_plugins_names(plugins, SHARPI_OFFER_KV, names, sizeof names));
-}
-
-static int32_t describe_cache(struct sharpi_model *model, const struct sharpi_model_options *options,
-                              struct sharpi_error *err)
-{
-    const struct sharpi_model_desc *desc = &model->desc;
-    uint32_t *class_of = calloc(desc->n_layers, sizeof *class_of), i;
-    int32_t status = SHARPI_ENOMEM;
-    model->kv_layers = calloc(desc->n_layers, sizeof *model->kv_layers);
-    if (!class_of || !model->kv_layers) {
-        sharpi_fail(err, SHARPI_ENOMEM, "no memory for %u layers", desc->n_layers);
-        goto out;
-    }
-    status = sharpi_kv_classes(desc, model->context, options->full_cache ? model->context : model->headroom,
-                               model->max_sessions, &model->classes, &model->n_classes, class_of, err);
-    for (i = 0; i < desc->n_layers && !status; i++) {
-        const struct sharpi_layer_desc *l = &desc->layers[i];
-        struct sharpi_kv_layer *kv = &model->kv_layers[i];
-        const struct sharpi_offer *format;
-        *kv = (struct sharpi_kv_layer){.size = sizeof *kv,
-                                       .class_index = class_of[i],
-                                       .n_kv_heads = l->n_kv_heads,
-                                       .head_dim = l->head_dim,
-                                       .ring = model->classes[class_of[i]].ring,
-                                       .n_pages = model->classes[class_of[i]].n_pages};
-        if (l->kv_source >= 0)
-            continue;
-        status = find_format(model, options, l->window != 0, &format, err);
-        if (!status && SHARPI_HAS(format->kv, check))
-            status = format->kv->check(format->ctx, i, l->n_kv_heads, l->head_dim, err);
-        if (!status) {
-            kv->kv = format->kv;
-            kv->kv_ctx = format->ctx;
-        }
-    }
-out:
-    free(class_of);
-    return status;
-}
-
-/* Bytes of K, and as many of V, of one layer. */
-static uint64_t layer_kv_bytes(const struct sharpi_kv_layer *kv)
-{
-    return kv->kv->row_bytes(kv->kv_ctx, (uint64_t)kv->n_kv_heads * kv->head_dim) * SHARPI_KV_PAGE *
-           kv->n_pages;
-}
-
-static int32_t find_taps(struct sharpi_model *model, const char *const *names, struct sharpi_error *err)
-{
-    uint32_t n = 0;
-    while (names && names[n])
-        n++;
-    model->taps = calloc(n + 1, sizeof *model->taps);
-    model->tap_pointers = calloc(n + 1, sizeof *model->tap_pointers);
-    if (!model->taps || !model->tap_pointers)
-        return sharpi_fail(err, SHARPI_ENOMEM, "no memory for %u taps", n);
-    for (; model->n_taps < n; model->n_taps++) {
-        model->taps[model->n_taps] = sharpi_graph_tap(model->graph, names[model->n_taps], err);
-        if (model->taps[model->n_taps] < 0)
-            return SHARPI_ENOENT;
-    }
-    return SHARPI_OK;
-}
-
-static int32_t compile(struct sharpi_model *model, struct sharpi_error *err)
-{
-    const struct sharpi_graph_view *view = sharpi_graph_view(model->graph);
-    struct sharpi_compile request = {.size = sizeof request,
-                                     .end_op = view->n_ops,
-                                     .max_tokens = model->chunk,
-                                     .max_seqs = model->max_sessions,
-                                     .max_logits = model->chunk,
-                                     .graph = view,
-                                     .kv_layers = model->kv_layers,
-                                     .n_classes = model->n_classes,
-                                     .n_taps = model->n_taps,
-                                     .taps = model->taps};
-    uint32_t i;
-    int32_t status = SHARPI_OK;
-    for (i = 0; i < view->n_ops && !status; i++) {
-        const struct sharpi_op *op = view->ops[i];
-        const struct sharpi_kv_layer *kv = NULL;
-        if (op->kind == SHARPI_OP_ATTENTION)
-            kv = &model->kv_layers[((const struct sharpi_attention_attr *)op->attr)->kv_layer];
-        status = model->backend->supports(model->backend_offer->ctx, view, op, kv, err);
-    }
-    if (!status)
-        status = model->backend->compile(model->device, &request, &model->program, err);
-    model->memory.size = sizeof model->memory;
-    return status ? status : model->backend->program_memory(model->program, &model->memory);
-}
+/* ---- Storage */
 
 static int32_t allocate_cache(struct sharpi_model *model, struct sharpi_error *err)
 {
@@ -272,7 +96,7 @@ static int32_t allocate_cache(struct sharpi_model *model, struct sharpi_error *e
         uint64_t n_bytes;
         if (!kv->kv)
             continue;
-        n_bytes = layer_kv_bytes(kv);
+        n_bytes = sharpi_kv_layer_bytes(kv);
         status = model->backend->alloc(model->device, n_bytes, &kv->k, err);
         if (!status)
             status = model->backend->alloc(model->device, n_bytes, &kv->v, err);
@@ -330,9 +154,7 @@ int32_t sharpi_model_load(struct sharpi_engine *engine, const char *path,
         return status;
     if (!options)
         options = &defaults;
-    if ((status = choose_sizes(model, options, err)) || (status = open_device(model, options, err)) ||
-        (status = describe_cache(model, options, err)) || (status = find_taps(model, options->taps, err)) ||
-        (status = compile(model, err)) || (status = allocate_cache(model, err)) ||
+    if ((status = sharpi_model_place(model, options, 1, err)) || (status = allocate_cache(model, err)) ||
         (status = sharpi_kv_pages_create(model->classes, model->n_classes, model->max_sessions, &model->pages,
                                          err)) ||
         (status = allocate_step(model, err)) ||
@@ -375,6 +197,7 @@ void sharpi_model_free(struct sharpi_model *model)
     free(model->classes);
     free(model->taps);
     free(model->tap_pointers);
+    sharpi_plan_free(model->plan);
     sharpi_graph_destroy(model->graph);
     sharpi_model_file_close(model->file);
     free(model);

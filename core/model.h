@@ -12,6 +12,7 @@
 #include "graph.h"
 #include "kv-pages.h"
 #include "model-file.h"
+#include "plan.h"
 #include "tokenizer.h"
 
 struct sharpi_model {
@@ -26,6 +27,7 @@ struct sharpi_model {
     struct sharpi_device *device;
     struct sharpi_program *program;
     struct sharpi_program_memory memory;
+    struct sharpi_plan *plan; /* what all of this was decided by; NULL until placed */
 
     uint32_t context, chunk, max_sessions, headroom, n_threads;
     uint32_t n_classes;
@@ -56,5 +58,23 @@ struct sharpi_model {
  * sharpi_gguf_open. Free with sharpi_model_free. */
 int32_t sharpi_model_open(struct sharpi_engine *engine, const char *path, uint32_t flags,
                           struct sharpi_model **out, struct sharpi_error *err);
+
+/* Opens the backend's device, plans, and compiles for what the plan says; nothing is allocated for the cache or weights, no
+ * tensor data is touched. With `insist` a plan that this process cannot carry out (several devices) is an error. */
+int32_t sharpi_model_place(struct sharpi_model *model, const struct sharpi_model_options *options,
+                           int32_t insist, struct sharpi_error *err);
+
+/* What a plan for devices that are only described is asked with. */
+struct sharpi_plan_wishes {
+    uint32_t n_devices; /* the one named "cpu" is the host */
+    const struct sharpi_plan_device *devices;
+    uint32_t n_expert_layers;
+    const struct sharpi_plan *saved; /* to replay: its devices, sizes and placement are taken; or NULL */
+};
+
+/* Plans without any backend. `model` is only opened, and not changed. */
+int32_t sharpi_model_plan(struct sharpi_model *model, const struct sharpi_model_options *options,
+                          const struct sharpi_plan_wishes *wishes, struct sharpi_plan **out,
+                          struct sharpi_error *err);
 
 #endif

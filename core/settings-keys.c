@@ -8,6 +8,7 @@
 
 #include "log.h"
 #include "nearest.h"
+#include "plan.h"
 #include "settings-internal.h"
 
 enum key_type {
@@ -15,6 +16,8 @@ enum key_type {
     TYPE_WORDS,  /* a list, perhaps empty */
     TYPE_UINT,
     TYPE_BOOL,
+    TYPE_BYTES,   /* 12282MiB */
+    TYPE_RESERVE, /* rule, exact or a size */
 };
 
 struct key {
@@ -35,6 +38,9 @@ static const struct key keys[] = {
     {"model", "kv", TYPE_STRING, 0, 0},
     {"model", "kv.global", TYPE_STRING, 0, 0},
     {"model", "kv.swa", TYPE_STRING, 0, 0},
+    {"model", "reserve", TYPE_RESERVE, 0, 0},
+    {"model", "memory-limit", TYPE_BYTES, 0, 0},
+    {"model", "plan", TYPE_STRING, 0, 0},
     {"model", "repack", TYPE_BOOL, 0, 0},
     {"model", "strict", TYPE_BOOL, 0, 0},
     {"server", "listen", TYPE_STRING, 0, 0},
@@ -111,6 +117,8 @@ static int32_t check_uint(const struct key *key, const struct sharpi_setting *se
 static int32_t check_value(const struct key *key, const struct sharpi_setting *setting,
                            struct sharpi_error *err)
 {
+    struct sharpi_reserve reserve;
+    uint64_t bytes;
     int32_t flag;
     if (key->type != TYPE_WORDS && !*setting->value)
         return sharpi_fail(err, SHARPI_EINVAL, "%s: [%s] %s has no value", setting->origin, key->section,
@@ -122,6 +130,12 @@ static int32_t check_value(const struct key *key, const struct sharpi_setting *s
     if (key->type == TYPE_BOOL && sharpi_parse_bool(setting->value, &flag) != 0)
         return sharpi_fail(err, SHARPI_EINVAL, "%s: [%s] %s = %.60s: neither true nor false", setting->origin,
                            key->section, key->key, setting->value);
+    if (key->type == TYPE_BYTES && sharpi_parse_bytes(setting->value, &bytes) != 0)
+        return sharpi_fail(err, SHARPI_EINVAL, "%s: [%s] %s = %.60s: not a size, as 12282MiB is",
+                           setting->origin, key->section, key->key, setting->value);
+    if (key->type == TYPE_RESERVE && sharpi_parse_reserve(setting->value, &reserve) != 0)
+        return sharpi_fail(err, SHARPI_EINVAL, "%s: [%s] %s = %.60s: neither rule, exact nor a size",
+                           setting->origin, key->section, key->key, setting->value);
     return SHARPI_OK;
 }
 

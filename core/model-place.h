@@ -1,0 +1,32 @@
+/* What planning for real devices (model-place.c) and for described ones (model-plan.c) share: a request filled from a model, its
+ * options and the settings.
+ */
+#ifndef SHARPI_CORE_MODEL_PLACE_H
+#define SHARPI_CORE_MODEL_PLACE_H
+
+#include "model.h"
+
+struct sharpi_planning {
+    struct sharpi_plan_request request;
+    struct sharpi_plan_weights weights;
+    struct sharpi_kv_format *other_formats;
+};
+
+/* Sizes, formats and reserve; devices are the caller's to fill in. `saved` overrides options and settings; NULL without.
+ * Finish it even after an error. */
+int32_t sharpi_planning_init(struct sharpi_planning *planning, const struct sharpi_model *model,
+                             const struct sharpi_model_options *options, const struct sharpi_plan *saved,
+                             struct sharpi_error *err);
+void sharpi_planning_finish(struct sharpi_planning *planning);
+
+/* Makes the plan and writes the model's name into it. */
+int32_t sharpi_planning_make(const struct sharpi_planning *planning, const struct sharpi_model *model,
+                             struct sharpi_plan **out, struct sharpi_error *err);
+
+/* The option, else the setting of section model, else the fallback. */
+const char *sharpi_choose_string(const char *option, const struct sharpi_model *model, const char *key,
+                                 const char *fallback);
+uint32_t sharpi_choose_uint(uint32_t option, const struct sharpi_model *model, const char *key,
+                            uint32_t fallback);
+
+#endif

@@ -1,0 +1,197 @@
+/* What a placement costs, device by device, and how to fill devices: see plan-internal.h. */
+#include "plan-internal.h"
+
+#include <string.h>
+
+int32_t sharpi_plan_layout(const struct sharpi_plan_request *request, uint32_t context,
+                           struct sharpi_kv_layout *layout, struct sharpi_error *err)
+{
+    const struct sharpi_kv_shape shape = {context, request->full_cache ? context : request->headroom,
+                                          request->max_seqs};
+    return sharpi_kv_layout_init(layout, request->desc, &request->formats, &shape, err);
+}
+
+static uint64_t kv_bytes(const struct sharpi_plan_request *request, const struct sharpi_kv_layout *layout,
+                         uint32_t first_segment, uint32_t end_segment)
+{
+    uint32_t n = request->desc->n_layers;
+    uint32_t first = first_segment ? first_segment - 1 : 0;
+    uint32_t end = end_segment ? end_segment - 1 : 0;
+    return first < end ? sharpi_kv_layout_bytes(layout, first, end < n ? end : n) : 0;
+}
+
+static void price_memory(const struct sharpi_plan_request *request, struct sharpi_plan_part *part,
+                         const struct sharpi_program_memory *program)
+{
+    uint64_t scratch = program ? program->scratch_bytes : 0, kept;
+    if (request->reserve.mode == SHARPI_RESERVE_EXACT) {
+        if (!program && !part->host)
+            scratch = sharpi_plan_chunk_bytes(request->desc, request->chunk);
+        part->reserve_bytes = SHARPI_PLAN_MARGIN;
+        kept = sharpi_plan_add(part->reserve_bytes, scratch);
+    } else {
+        part->reserve_bytes =
+            request->reserve.mode == SHARPI_RESERVE_BYTES
+                ? request->reserve.bytes
+                : sharpi_reserve_rule(request->arch, request->desc, part->total_bytes, request->chunk);
+        kept = part->reserve_bytes > scratch ? part->reserve_bytes : scratch;
+    }
+    part->scratch_bytes = scratch;
+    part->needed_bytes = sharpi_plan_add(sharpi_plan_add(part->weight_bytes, part->mapped_bytes),
+                                         sharpi_plan_add(part->kv_bytes, kept));
+}
+
+void sharpi_plan_price(const struct sharpi_plan_request *request, const struct sharpi_placement *placement,
+                       const struct sharpi_kv_layout *layout, uint32_t d, struct sharpi_plan_part *part)
+{
+    const int32_t host = d == request->n_devices;
+    const struct sharpi_plan_device *device = host ? &request->host : &request->devices[d];
+    const struct sharpi_program_memory *program = NULL;
+    const uint32_t n_segments = sharpi_plan_segments(request);
+    memset(part, 0, sizeof *part);
+    memcpy(part->name, device->name, sizeof part->name);
+    part->host = host != 0;
+    part->total_bytes = device->total_bytes;
+    part->free_bytes = device->free_bytes;
+    part->first_segment = sharpi_plan_first(placement, d);
+    part->end_segment = host ? n_segments : placement->ends[d];
+    part->n_expert_layers = host ? placement->n_expert_layers : 0;
+    part->kv_bytes = kv_bytes(request, layout, part->first_segment, part->end_segment);
+    if (part->first_segment == 0 && part->end_segment == n_segments && !placement->n_expert_layers)
+        program = device->program;
+    if (program) {
+        part->weight_bytes = program->weight_bytes;
+        part->mapped_bytes = program->mapped_bytes;
+    } else if (host) {
+        part->weight_bytes = sharpi_plan_host_weights(request->weights, part->first_segment,
+                                                      placement->n_expert_layers, &part->mapped_bytes);
+    } else {
+        part->weight_bytes = sharpi_plan_device_weights(request->weights, part->first_segment,
+                                                        part->end_segment, placement->n_expert_layers);
+    }
+    /* Without a layer the CPU only looks up embeddings, and a device is not used at all: no reserve. */
+    if (part->first_segment < part->end_segment || part->n_expert_layers)
+        price_memory(request, part, program);
+    else
+        part->needed_bytes = sharpi_plan_add(part->weight_bytes, part->mapped_bytes);
+    if ((!host || part->total_bytes) && part->needed_bytes > part->free_bytes)
+        part->short_bytes = part->needed_bytes - part->free_bytes;
+}
+
+/* The cache for a context, or *countable = 0 when it is beyond counting. */
+static int32_t try_layout(const struct sharpi_plan_request *request, uint32_t context,
+                          struct sharpi_kv_layout *layout, int32_t *countable, struct sharpi_error *err)
+{
+    int32_t status = sharpi_plan_layout(request, context, layout, NULL);
+    *countable = status == SHARPI_OK;
+    if (status && status != SHARPI_EINVAL)
+        return sharpi_fail(err, status, "no memory to plan for %u layers", request->desc->n_layers);
+    return SHARPI_OK;
+}
+
+int32_t sharpi_plan_short(const struct sharpi_plan_request *request, const struct sharpi_placement *placement,
+                          uint32_t context, uint64_t *missing, uint32_t *where, struct sharpi_error *err)
+{
+    struct sharpi_kv_layout layout;
+    struct sharpi_plan_part part;
+    int32_t countable, status = try_layout(request, context, &layout, &countable, err);
+    *missing = countable ? 0 : UINT64_MAX;
+    *where = 0;
+    for (uint32_t d = 0; d <= request->n_devices && countable && !status; d++) {
+        sharpi_plan_price(request, placement, &layout, d, &part);
+        if (part.short_bytes > *missing) {
+            *missing = part.short_bytes;
+            *where = d;
+        }
+    }
+    sharpi_kv_layout_finish(&layout);
+    return status;
+}
+
+/* A device may end before segment `end`: a whole number of layers, and none after it reads the cache of one before. */
+static int32_t may_cut(const struct sharpi_plan_request *request, uint32_t end)
+{
+    const struct sharpi_model_desc *desc = request->desc;
+    if (end < 2)
+        return end == 0;
+    for (uint32_t layer = end - 1; layer < desc->n_layers; layer++) {
+        int32_t source = desc->layers[layer].kv_source;
+        if (source >= 0 && (uint32_t)source < end - 1)
+            return 0;
+    }
+    return 1;
+}
+
+static void fill_device(const struct sharpi_plan_request *request, const struct sharpi_kv_layout *layout,
+                        uint32_t d, struct sharpi_placement *placement)
+{
+    const uint32_t first = sharpi_plan_first(placement, d);
+    struct sharpi_plan_part part;
+    uint32_t best = first, end = sharpi_plan_segments(request);
+    placement->ends[d] = end;
+    sharpi_plan_price(request, placement, layout, d,
+                      &part); /* all at once: a compiled program's bytes count */
+    if (!part.short_bytes)
+        return;
+    for (end = first + 1; end < sharpi_plan_segments(request); end++) {
+        if (!may_cut(request, end))
+            continue;
+        placement->ends[d] = end;
+        sharpi_plan_price(request, placement, layout, d, &part);
+        if (part.short_bytes)
+            break;
+        best = end;
+    }
+    placement->ends[d] = best;
+}
+
+int32_t sharpi_plan_fill(const struct sharpi_plan_request *request, uint32_t context,
+                         uint32_t n_expert_layers, struct sharpi_placement *placement,
+                         struct sharpi_error *err)
+{
+    struct sharpi_kv_layout layout;
+    int32_t countable, status = try_layout(request, context, &layout, &countable, err);
+    memset(placement, 0, sizeof *placement);
+    placement->n_expert_layers = n_expert_layers;
+    for (uint32_t d = 0; d < request->n_devices && countable && !status; d++)
+        fill_device(request, &layout, d, placement);
+    sharpi_kv_layout_finish(&layout);
+    return status;
+}
+
+/* Whether the context fits, in *placement as it is or filled anew. */
+static int32_t fits(const struct sharpi_plan_request *request, struct sharpi_placement *placement,
+                    int32_t refill, uint32_t context, int32_t *yes, struct sharpi_error *err)
+{
+    uint64_t missing;
+    uint32_t where;
+    int32_t status = SHARPI_OK;
+    if (refill)
+        status = sharpi_plan_fill(request, context, placement->n_expert_layers, placement, err);
+    if (!status)
+        status = sharpi_plan_short(request, placement, context, &missing, &where, err);
+    *yes = !status && !missing &&
+           (!refill || sharpi_plan_first(placement, request->n_devices) == sharpi_plan_segments(request));
+    return status;
+}
+
+int32_t sharpi_plan_grow(const struct sharpi_plan_request *request, struct sharpi_placement *placement,
+                         int32_t refill, uint32_t low, uint32_t high, uint32_t *context,
+                         struct sharpi_error *err)
+{
+    struct sharpi_placement best = *placement, trial = *placement;
+    int32_t status = SHARPI_OK, yes;
+    while (low < high && !status) {
+        uint32_t middle = low + (high - low + 1) / 2;
+        status = fits(request, &trial, refill, middle, &yes, err);
+        if (yes) {
+            low = middle;
+            best = trial;
+        } else {
+            high = middle - 1;
+        }
+    }
+    *context = low;
+    *placement = best;
+    return status;
+}
