@@ -272,7 +272,7 @@ int32_t sharpi_model_place(struct sharpi_model *model, const struct sharpi_model
     model->headroom = planning.request.headroom;
     if (!(status = find_taps(model, options->taps, err)))
         status = plan_and_compile(model, &planning, insist, err);
-    if (!status)
+    if (!status && insist)
         log_plan(model);
 out:
     sharpi_planning_finish(&planning);

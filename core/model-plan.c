@@ -23,7 +23,7 @@ uint32_t sharpi_choose_uint(uint32_t option, const struct sharpi_model *model, c
  * kept moderate, since scratch grows with it. */
 static void choose_unsplit(struct sharpi_plan_request *r)
 {
-    uint32_t context = r->context ? r->context : SHARPI_PLAN_SPLIT_CONTEXT;
+    uint32_t context = r->context ? r->context : SHARPI_PLAN_WHOLE_CONTEXT;
     if (context > r->desc->context_length)
         context = r->desc->context_length;
     r->context = r->chunk = context;

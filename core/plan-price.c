@@ -24,7 +24,9 @@ static void price_memory(const struct sharpi_plan_request *request, struct sharp
                          const struct sharpi_program_memory *program)
 {
     uint64_t scratch = program ? program->scratch_bytes : 0, kept;
-    if (request->reserve.mode == SHARPI_RESERVE_EXACT) {
+    if (part->host && !part->total_bytes) {
+        kept = scratch; /* a host of unknown size: nothing to keep free of */
+    } else if (request->reserve.mode == SHARPI_RESERVE_EXACT) {
         if (!program && !part->host)
             scratch = sharpi_plan_chunk_bytes(request->desc, request->chunk);
         part->reserve_bytes = SHARPI_PLAN_MARGIN;

@@ -179,28 +179,36 @@ static int32_t reject_split(struct search *s, uint32_t context, struct sharpi_er
     return SHARPI_OK;
 }
 
-/* Finds a placement for the context; 0 in *yes when the host cannot take what the devices leave. */
-static int32_t place(struct search *s, uint32_t context, int32_t *yes, struct sharpi_error *err)
+static int32_t try_split(struct search *s, uint32_t context, int32_t *yes, struct sharpi_error *err)
 {
-    uint64_t missing;
+    uint64_t missing = 0;
     uint32_t where;
-    int32_t status = try_all(s, context, s->n_experts, yes, err);
+    int32_t status = sharpi_plan_fill(s->request, context, s->n_experts, &s->plan->placement, err);
+    if (!status)
+        status = sharpi_plan_short(s->request, &s->plan->placement, context, &missing, &where, err);
+    *yes = !status && !missing;
+    return status;
+}
+
+/* Everything on the devices if `whole` positions fit there; else experts or layers on the host, leaving room for `split`
+ * positions. *low gets what the placement has room for; *yes = 0 when the host cannot take what the devices leave. */
+static int32_t place(struct search *s, uint32_t whole, uint32_t split, uint32_t *low, int32_t *yes,
+                     struct sharpi_error *err)
+{
+    int32_t status = try_all(s, whole, s->n_experts, yes, err);
+    *low = whole;
     s->refill = status || *yes;
     if (status || *yes)
         return status;
-    status = reject_all(s, context, err);
+    *low = split;
+    status = reject_all(s, whole, err);
     if (!status && s->request->desc->n_experts && !s->n_experts) {
-        status = try_experts(s, context, yes, err);
+        status = try_experts(s, split, yes, err);
         s->refill = *yes;
         if (status || *yes)
-            return status ? status : reject_split(s, context, err);
+            return status ? status : reject_split(s, split, err);
     }
-    if (!status)
-        status = sharpi_plan_fill(s->request, context, s->n_experts, &s->plan->placement, err);
-    if (!status)
-        status = sharpi_plan_short(s->request, &s->plan->placement, context, &missing, &where, err);
-    *yes = !missing;
-    return status;
+    return status ? status : try_split(s, split, yes, err);
 }
 
 static int32_t check_placement(const struct search *s, struct sharpi_error *err)
@@ -273,18 +281,23 @@ static int32_t explain_limit(struct search *s, struct sharpi_error *err)
     return status;
 }
 
+static uint32_t at_most(uint32_t value, uint32_t limit)
+{
+    return value < limit ? value : limit;
+}
+
 static int32_t find_automatic(struct search *s, struct sharpi_error *err)
 {
-    const uint32_t floor = s->cap < SHARPI_PLAN_FLOOR ? s->cap : SHARPI_PLAN_FLOOR;
-    uint32_t low = s->cap < SHARPI_PLAN_SPLIT_CONTEXT ? s->cap : SHARPI_PLAN_SPLIT_CONTEXT;
+    const uint32_t floor = at_most(SHARPI_PLAN_FLOOR, s->cap);
+    const uint32_t whole = at_most(SHARPI_PLAN_WHOLE_CONTEXT, s->cap);
+    const uint32_t split = at_most(SHARPI_PLAN_SPLIT_CONTEXT, s->cap);
+    uint32_t low = floor;
     int32_t status = SHARPI_OK, yes = 0;
-    if (s->request->placement || s->request->n_devices == 0) {
-        low = floor;
-    } else {
-        status = place(s, low, &yes, err);
-        if (!status && !yes && low > floor) {
+    if (!s->request->placement && s->request->n_devices) {
+        status = place(s, whole, split, &low, &yes, err);
+        if (!status && !yes) { /* the host is full too */
             low = floor;
-            status = place(s, low, &yes, err);
+            status = try_split(s, floor, &yes, err);
         }
     }
     if (!status)
@@ -297,7 +310,7 @@ static int32_t find_asked(struct search *s, struct sharpi_error *err)
 {
     struct sharpi_plan *plan = s->plan;
     uint64_t missing;
-    uint32_t where;
+    uint32_t where, low;
     int32_t status = SHARPI_OK, yes = 0;
     plan->context = s->request->context;
     plan->context_limit = SHARPI_CONTEXT_ASKED;
@@ -309,7 +322,7 @@ static int32_t find_asked(struct search *s, struct sharpi_error *err)
         plan->context_limit = SHARPI_CONTEXT_MODEL;
     }
     if (!s->request->placement && s->request->n_devices)
-        status = place(s, plan->context, &yes, err);
+        status = place(s, plan->context, plan->context, &low, &yes, err);
     if (!status)
         status = sharpi_plan_short(s->request, &plan->placement, plan->context, &missing, &where, err);
     if (!status && missing)
@@ -433,18 +446,33 @@ int32_t sharpi_plan_update(struct sharpi_plan *plan, const struct sharpi_plan_re
 
 /* ---- What else there was */
 
+/* ", layers 0 to 29 on the devices" when that is not so in `plan`. */
+static const char *difference(const struct sharpi_plan_request *request, const struct sharpi_plan *plan,
+                              const struct sharpi_plan *other, char *text, size_t n)
+{
+    uint32_t end = sharpi_plan_first(&other->placement, request->n_devices);
+    text[0] = 0;
+    if (other->placement.n_expert_layers != plan->placement.n_expert_layers)
+        snprintf(text, n, ", experts of %u layers on the CPU", other->placement.n_expert_layers);
+    else if (end != sharpi_plan_first(&plan->placement, request->n_devices))
+        snprintf(text, n, ", %u layers on the devices", end > 1 ? at_most(end - 1, plan->n_layers) : 0);
+    return text;
+}
+
 static void compare_formats(const struct sharpi_plan_request *request, struct sharpi_plan *plan)
 {
     for (uint32_t i = 0; i < request->n_other_formats; i++) {
         const struct sharpi_kv_format *format = &request->other_formats[i];
         struct sharpi_plan_request other = *request;
         struct sharpi_plan *better = NULL;
+        char where[80];
         if (format->kv == request->formats.global.kv && format->kv == request->formats.swa.kv)
             continue;
         other.formats.global = other.formats.swa = *format;
         if (make(&other, &better, NULL) == SHARPI_OK && better->context != plan->context)
-            sharpi_plan_say(&plan->rejected, "kv = %s: context %u instead of %u", format->kv->name,
-                            better->context, plan->context);
+            sharpi_plan_say(&plan->rejected, "kv = %s: context %u instead of %u%s", format->kv->name,
+                            better->context, plan->context,
+                            difference(request, plan, better, where, sizeof where));
         sharpi_plan_free(better);
     }
 }
@@ -453,12 +481,13 @@ static void compare_reserve(const struct sharpi_plan_request *request, struct sh
 {
     struct sharpi_plan_request other = *request;
     struct sharpi_plan *exact = NULL;
+    char where[80];
     other.reserve.mode = SHARPI_RESERVE_EXACT;
     if (make(&other, &exact, NULL) == SHARPI_OK && exact->context > plan->context)
         sharpi_plan_say(&plan->rejected,
-                        "reserve = exact: context %u; for a device that nothing else uses, as it leaves "
+                        "reserve = exact: context %u%s; for a device that nothing else uses, as it leaves "
                         "little free",
-                        exact->context);
+                        exact->context, difference(request, plan, exact, where, sizeof where));
     sharpi_plan_free(exact);
 }
 

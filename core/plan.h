@@ -21,9 +21,10 @@
 
 enum {
     SHARPI_PLAN_MAX_DEVICES = 16,
-    SHARPI_PLAN_FLOOR = 512,          /* automatic context: at least that */
-    SHARPI_PLAN_SPLIT_CONTEXT = 4096, /* layers leave a device when it could not have that much context */
-    SHARPI_PLAN_CPU_CONTEXT = 32768,  /* automatic context on a CPU: at most that */
+    SHARPI_PLAN_FLOOR = 512,           /* automatic context: at least that */
+    SHARPI_PLAN_WHOLE_CONTEXT = 4096,  /* everything stays on the devices if this much context fits, */
+    SHARPI_PLAN_SPLIT_CONTEXT = 32768, /* else as many layers as leave room for this much */
+    SHARPI_PLAN_CPU_CONTEXT = 32768,   /* automatic context on a CPU: at most that */
     SHARPI_PLAN_ALL_LAYERS = 0x7fffffff,
 };
 #define SHARPI_PLAN_MARGIN (UINT64_C(256) << 20) /* reserve = exact keeps this free */
