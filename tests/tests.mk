@@ -14,6 +14,7 @@ AM_TESTS_ENVIRONMENT = \
 include tests/core.mk
 if BUILD_TESTS
 include tests/attention.mk
+include tests/backend-cpu.mk
 include tests/gguf.mk
 include tests/matmul.mk
 include tests/models.mk
