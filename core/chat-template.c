@@ -3,18 +3,28 @@
 
 #include <string.h>
 
-static const char chatml[] =
+/* The text of a message: a string, nothing, or a list of parts of which the texts count. */
+#define TEXT_MACRO                                                                                           \
+    "{%- macro text(content) -%}\n"                                                                          \
+    "{%- if content is string -%}{{- content -}}\n"                                                          \
+    "{%- elif content is sequence -%}\n"                                                                     \
+    "{%- for part in content if part is mapping and part.text is string -%}{{- part.text -}}{%- endfor "     \
+    "-%}\n"                                                                                                  \
+    "{%- endif -%}\n"                                                                                        \
+    "{%- endmacro -%}\n"
+
+static const char chatml[] = TEXT_MACRO
     "{%- for message in messages -%}\n"
-    "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' -}}\n"
+    "{{- '<|im_start|>' + message['role'] + '\\n' + text(message['content']) + '<|im_end|>\\n' -}}\n"
     "{%- endfor -%}\n"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{% endif -%}\n";
 
 /* A system message opens the first turn of the user, for Gemma has no role for it. */
-static const char gemma[] =
+static const char gemma[] = TEXT_MACRO
     "{{- bos_token -}}\n"
     "{%- set ns = namespace(system='') -%}\n"
     "{%- if messages and messages[0]['role'] in ('system', 'developer') -%}\n"
-    "    {%- set ns.system = messages[0]['content'] | trim + '\\n\\n' -%}\n"
+    "    {%- set ns.system = text(messages[0]['content']) | trim + '\\n\\n' -%}\n"
     "    {%- set messages = messages[1:] -%}\n"
     "{%- endif -%}\n"
     "{%- for message in messages -%}\n"
@@ -22,25 +32,27 @@ static const char gemma[] =
     "        {{- raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') -}}\n"
     "    {%- endif -%}\n"
     "    {%- set role = 'model' if message['role'] == 'assistant' else message['role'] -%}\n"
-    "    {{- '<start_of_turn>' + role + '\\n' + (ns.system if loop.first else '') + message['content'] | "
+    "    {{- '<start_of_turn>' + role + '\\n' + (ns.system if loop.first else '') + text(message['content']) "
+    "| "
     "trim + "
     "'<end_of_turn>\\n' -}}\n"
     "{%- endfor -%}\n"
     "{%- if add_generation_prompt %}{{- '<start_of_turn>model\\n' }}{% endif -%}\n";
 
-static const char llama3[] =
+static const char llama3[] = TEXT_MACRO
     "{{- bos_token -}}\n"
     "{%- for message in messages -%}\n"
-    "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] | trim + "
+    "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + text(message['content']) | "
+    "trim + "
     "'<|eot_id|>' -}}\n"
     "{%- endfor -%}\n"
     "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif "
     "-%}\n";
 
-static const char llama2[] =
+static const char llama2[] = TEXT_MACRO
     "{%- set ns = namespace(system='') -%}\n"
     "{%- if messages and messages[0]['role'] == 'system' -%}\n"
-    "    {%- set ns.system = '<<SYS>>\\n' + messages[0]['content'] + '\\n<</SYS>>\\n\\n' -%}\n"
+    "    {%- set ns.system = '<<SYS>>\\n' + text(messages[0]['content']) + '\\n<</SYS>>\\n\\n' -%}\n"
     "    {%- set messages = messages[1:] -%}\n"
     "{%- endif -%}\n"
     "{%- for message in messages -%}\n"
@@ -48,10 +60,11 @@ static const char llama2[] =
     "        {{- raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') -}}\n"
     "    {%- endif -%}\n"
     "    {%- if message['role'] == 'user' -%}\n"
-    "        {{- bos_token + '[INST] ' + ((ns.system if loop.first else '') + message['content']) | trim + "
+    "        {{- bos_token + '[INST] ' + ((ns.system if loop.first else '') + text(message['content'])) | "
+    "trim + "
     "' [/INST]' -}}\n"
     "    {%- elif message['role'] == 'assistant' -%}\n"
-    "        {{- ' ' + message['content'] | trim + ' ' + eos_token -}}\n"
+    "        {{- ' ' + text(message['content']) | trim + ' ' + eos_token -}}\n"
     "    {%- else -%}\n"
     "        {{- raise_exception('Only user and assistant roles are supported!') -}}\n"
     "    {%- endif -%}\n"

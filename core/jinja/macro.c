@@ -236,6 +236,7 @@ static enum jinja_flow run_loop(struct jinja_render *r, const struct jinja_node 
     scope->outer = outer;
     r->scope = scope;
     while (flow != JINJA_DO_BREAK && loop_next(r, loop)) {
+        jinja_charge(&r->arena, 0);
         scope->n = 0;
         jinja_define(r, scope, r->names->loop, (struct jinja_value){.kind = JINJA_LOOP, .as.loop = loop});
         jinja_assign(r, node->a, loop->current);
