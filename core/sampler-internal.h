@@ -74,6 +74,7 @@ float scan_max(float *logits, int32_t n); /* and replaces NaN by -inf, +inf by F
 /* Sum of exp(logit - max); block_sums (may be NULL) gets the sum of each SUM_BLOCK logits. */
 double scan_sum_exp(const float *logits, int32_t n, float max, double *block_sums);
 int32_t scan_gather(const float *logits, int32_t n, float at_least, struct cand *out); /* in order of id */
+int32_t scan_first(const float *logits, int32_t n, float at_least);              /* lowest id, -1: none */
 int32_t scan_top_k(const float *logits, int32_t n, int32_t k, struct cand *out); /* sorted; -inf left out */
 void scan_divide(float *logits, int32_t n, float max, float divisor);            /* (logit - max) / divisor */
 void scan_exp(float *x, int32_t n, float max);                                   /* x[i] = exp(x[i] - max) */

@@ -104,52 +104,42 @@ void scan_exp(float *x, int32_t n, float max)
     exp_all_best(x, n, max);
 }
 
+/* The highest logit, +inf if any is NaN. */
 BODY float max_body(const float *logits, int32_t n)
 {
     float high[LANES], best = -INFINITY;
+    int32_t good[LANES], any_bad = 0, i = 0;
     lanes m = (lanes){0} - INFINITY;
-    int32_t i = 0;
+    mask ordered = ~(mask){0};
     for (; i + LANES <= n; i += LANES) {
         lanes x;
+        mask a, b;
         memcpy(&x, logits + i, sizeof x);
         mask above = x > m;
-        mask a, b;
+        ordered &= x == x;
         memcpy(&a, &x, sizeof a);
         memcpy(&b, &m, sizeof b);
         a = (a & above) | (b & ~above);
         memcpy(&m, &a, sizeof m);
     }
     memcpy(high, &m, sizeof high);
-    for (int32_t k = 0; k < LANES; k++)
+    memcpy(good, &ordered, sizeof good);
+    for (int32_t k = 0; k < LANES; k++) {
         best = high[k] > best ? high[k] : best;
-    for (; i < n; i++)
+        any_bad |= !good[k];
+    }
+    for (; i < n; i++) {
         best = logits[i] > best ? logits[i] : best;
-    return best;
+        any_bad |= logits[i] != logits[i];
+    }
+    return any_bad ? INFINITY : best;
 }
 FOR_EACH_CPU(float, max, (const float *logits, int32_t n), (logits, n))
-
-/* Is any of the logits NaN? */
-BODY int32_t unordered_body(const float *logits, int32_t n)
-{
-    mask bad = {0};
-    int32_t i = 0, any = 0;
-    for (; i + LANES <= n; i += LANES) {
-        lanes x;
-        memcpy(&x, logits + i, sizeof x);
-        bad |= (mask)(x != x);
-    }
-    for (int32_t k = 0; k < LANES; k++)
-        any |= bad[k];
-    for (; i < n; i++)
-        any |= logits[i] != logits[i];
-    return any;
-}
-FOR_EACH_CPU(int32_t, unordered, (const float *logits, int32_t n), (logits, n))
 
 float scan_max(float *logits, int32_t n)
 {
     float max = max_best(logits, n);
-    if (max <= FLT_MAX && !unordered_best(logits, n))
+    if (max <= FLT_MAX)
         return max;
     for (int32_t i = 0; i < n; i++) {
         if (logits[i] != logits[i])
@@ -277,6 +267,12 @@ BODY int32_t next_above_body(const float *logits, int32_t n, int32_t from, float
 FOR_EACH_CPU(int32_t, next_above, (const float *logits, int32_t n, int32_t from, float limit),
              (logits, n, from, limit))
 
+int32_t scan_first(const float *logits, int32_t n, float at_least)
+{
+    int32_t i = next_above_best(logits, n, 0, nextafterf(at_least, -INFINITY));
+    return i < n ? i : -1;
+}
+
 static int32_t select_heap(const float *logits, int32_t n, int32_t k, struct cand *out)
 {
     int32_t count = 0;
@@ -356,7 +352,14 @@ int32_t scan_top_k(const float *logits, int32_t n, int32_t k, struct cand *out)
 
 BODY void divide_body(float *logits, int32_t n, float max, float divisor)
 {
-    for (int32_t i = 0; i < n; i++)
+    int32_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        lanes x;
+        memcpy(&x, logits + i, sizeof x);
+        x = (x - max) / divisor;
+        memcpy(logits + i, &x, sizeof x);
+    }
+    for (; i < n; i++)
         logits[i] = (logits[i] - max) / divisor;
 }
 FOR_EACH_CPU(void, divide, (float *logits, int32_t n, float max, float divisor), (logits, n, max, divisor))
@@ -377,7 +380,10 @@ int32_t sharpi_logits_top(const float *logits, int32_t n_vocab, int32_t k, struc
                           int32_t chosen_id, float *chosen)
 {
     int32_t count = 0;
-    float limit = -INFINITY, max = max_best(logits, n_vocab);
+    int32_t highest = next_above_best(logits, n_vocab, 0, -INFINITY);
+    for (int32_t i = highest; i < n_vocab; i = next_above_best(logits, n_vocab, i + 1, logits[i]))
+        highest = i;
+    float limit = -INFINITY, max = highest < n_vocab ? logits[highest] : -INFINITY;
     double total = scan_sum_exp(logits, n_vocab, max, NULL);
     double log_total = log(total > 0 ? total : 1) + (double)max;
     if (chosen)

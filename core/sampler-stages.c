@@ -12,6 +12,11 @@
 
 #define NEGLIGIBLE 30.0f /* e^-30 times the largest vocabulary is less than float precision of the sum */
 
+enum {
+    N_BUCKETS = 1024,
+    LONG_LIST = 1024, /* worth a pass over it to avoid sorting it */
+};
+
 void view_know_max(struct view *v)
 {
     if (!v->max_known)
@@ -71,46 +76,87 @@ void apply_top_k(struct sharpi_sampler *s, struct view *v)
     }
 }
 
-/* Keeps the first of a sorted and weighed list whose weights reach `wanted`, `min_keep` at least; 0 if they do not. */
-static int32_t cut_at(struct sharpi_sampler *s, struct view *v, double wanted)
+/* How many of the first weights of a sorted, weighed list reach `wanted`, `least` at least. */
+static int32_t count_to(const struct sharpi_sampler *s, int32_t n, double wanted, int32_t least)
 {
     double sum = 0;
-    for (int32_t i = 0; i < v->n_list; i++) {
+    for (int32_t i = 0; i < n; i++) {
         sum += (double)s->weights[i];
-        if (sum >= wanted && i + 1 >= s->params.min_keep) {
-            v->n_list = i + 1;
-            return 1;
-        }
+        if (sum >= wanted && i + 1 >= least)
+            return i + 1;
     }
-    return 0;
+    return n;
+}
+
+static int32_t depth_bucket(float max, float logit)
+{
+    float depth = (max - logit) * (N_BUCKETS / NEGLIGIBLE);
+    return depth < N_BUCKETS - 1 ? (int32_t)depth : N_BUCKETS - 1;
+}
+
+/* The same cut for a long, weighed list in any order: buckets of equal depth below the highest logit tell which is cut
+ * through, and only that one is sorted. Returns 0 when the list must be sorted after all. */
+static int32_t cut_by_depth(struct sharpi_sampler *s, struct view *v, double wanted)
+{
+    double sums[N_BUCKETS] = {0}, sum = 0;
+    float max = list_max(v);
+    int32_t cut = 0, n = 0, m = 0;
+    for (int32_t i = 0; i < v->n_list; i++)
+        sums[depth_bucket(max, v->list[i].logit)] += (double)s->weights[i];
+    while (cut < N_BUCKETS - 1 && sum + sums[cut] < wanted)
+        sum += sums[cut++];
+    for (int32_t i = 0; i < v->n_list; i++)
+        n += depth_bucket(max, v->list[i].logit) < cut;
+    if (n < s->params.min_keep)
+        return 0;
+    n = 0;
+    for (int32_t i = 0; i < v->n_list; i++) {
+        int32_t bucket = depth_bucket(max, v->list[i].logit);
+        if (bucket < cut)
+            v->list[n++] = v->list[i];
+        else if (bucket == cut)
+            s->sort_scratch[m++] = v->list[i];
+    }
+    memcpy(v->list + n, s->sort_scratch, (size_t)m * sizeof *v->list);
+    cand_sort(v->list + n, s->sort_scratch, m);
+    for (m += n; n < m && sum < wanted; n++)
+        sum += (double)exp_nonpositive(v->list[n].logit - max);
+    v->n_list = n;
+    return 1;
+}
+
+static void cut_top_p(struct sharpi_sampler *s, struct view *v, double wanted)
+{
+    if (v->n_list > LONG_LIST && !v->sorted && cut_by_depth(s, v, wanted))
+        return;
+    sort_list(s, v);
+    weigh_list(s, v);
+    v->n_list = count_to(s, v->n_list, wanted, s->params.min_keep);
 }
 
 void apply_top_p(struct sharpi_sampler *s, struct view *v)
 {
-    double p = (double)s->params.top_p;
+    double p = (double)s->params.top_p, wanted;
     if (p >= 1)
         return;
-    if (!v->dense) {
-        sort_list(s, v);
-        cut_at(s, v, p * weigh_list(s, v));
-        return;
-    }
-    view_know_max(v);
-    double wanted = p * scan_sum_exp(v->logits, v->n, v->max, NULL);
-    /* What is needed is usually near the top: look deeper only while it does not suffice. */
-    for (float depth = 4;; depth *= 2) {
-        float limit = depth < 100 ? v->max - depth : -FLT_MAX;
-        struct view part = *v;
-        use_list(s, &part, scan_gather(v->logits, v->n, limit, s->list), 0);
-        if (depth < 100 && weigh_list(s, &part) < wanted)
-            continue;
-        sort_list(s, &part);
-        weigh_list(s, &part);
-        if (cut_at(s, &part, wanted) || limit == -FLT_MAX) {
-            *v = part;
-            return;
+    if (v->dense) {
+        view_know_max(v);
+        wanted = p * scan_sum_exp(v->logits, v->n, v->max, NULL);
+        /* What is needed is usually near the top: look deeper only while it does not suffice. */
+        for (float depth = 4;; depth *= 3) {
+            struct view part = *v;
+            int32_t all = depth > 100;
+            use_list(s, &part, scan_gather(v->logits, v->n, all ? -FLT_MAX : v->max - depth, s->list), 0);
+            double reached = weigh_list(s, &part);
+            if (all || (reached >= wanted && part.n_list >= s->params.min_keep)) {
+                *v = part;
+                break;
+            }
         }
+    } else {
+        wanted = p * weigh_list(s, v);
     }
+    cut_top_p(s, v, wanted);
 }
 
 void apply_min_p(struct sharpi_sampler *s, struct view *v)
@@ -292,7 +338,7 @@ int32_t draw_highest(struct view *v)
     struct cand best;
     if (v->dense) {
         view_know_max(v);
-        return scan_top_k(v->logits, v->n, 1, &best) == 1 ? best.id : -1;
+        return v->max > -INFINITY ? scan_first(v->logits, v->n, v->max) : -1;
     }
     best = (struct cand){-INFINITY, -1};
     for (int32_t i = 0; i < v->n_list; i++) {

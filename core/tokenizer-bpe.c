@@ -1,7 +1,7 @@
 /* Byte-level byte-pair encoding: words of a pre-tokenizer, bytes as the first symbols, merged by rank.
  *
- * Invariant: every byte of the text ends up in exactly one token, broken UTF-8 included; the expressions of the
- * pre-tokenizer only ever see valid UTF-8.
+ * Invariant: every byte of the text ends up in exactly one token, broken UTF-8 included (as U+FFFD where the vocabulary
+ * lacks the byte); the expressions of the pre-tokenizer only ever see valid UTF-8.
  */
 #include "tokenizer-internal.h"
 
@@ -48,7 +48,8 @@ int32_t bpe_encode(const struct sharpi_tokenizer *t, struct merge_work *w, const
     for (uint64_t at = 0; at < n && status == SHARPI_OK;) {
         uint64_t valid = utf8_valid_prefix(text + at, n - at);
         if (valid == 0) {
-            status = push_bytes(t, text + at, 1, out, err);
+            status = t->byte_ids[(uint8_t)text[at]] >= 0 ? push_bytes(t, text + at, 1, out, err)
+                                                         : encode_word(t, w, REPLACEMENT, 3, out, err);
             at++;
             continue;
         }

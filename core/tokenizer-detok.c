@@ -8,8 +8,6 @@
 
 #include "tokenizer-internal.h"
 
-#define REPLACEMENT "\xef\xbf\xbd" /* U+FFFD */
-
 struct sharpi_detokenizer {
     const struct sharpi_tokenizer *tokenizer;
     uint32_t flags;

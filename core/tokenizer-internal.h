@@ -14,6 +14,7 @@
 
 #define SPACE_MARK       "\xe2\x96\x81" /* U+2581, SentencePiece's visible space */
 #define SPACE_MARK_BYTES 3
+#define REPLACEMENT      "\xef\xbf\xbd" /* U+FFFD */
 
 enum {
     MAX_EOG = 16,

@@ -113,7 +113,10 @@ static void load_bytes(struct sharpi_tokenizer *t)
                          ? utf8_encode(byte_to_letter((uint8_t)byte), text)
                          : (uint32_t)snprintf(text, sizeof text, "<0x%02X>", byte);
         int32_t id = symbol_find(t, text, n);
-        t->byte_ids[byte] = id;
+        /* DeepSeek's user-defined letters look like bytes that UTF-8 never has, but stand for themselves. */
+        int32_t is_letter = t->kind == SHARPI_TOKENIZER_BPE && id >= 0 && id < t->n_tokens &&
+                            t->attrs[id] == SHARPI_TOKEN_USER_DEFINED;
+        t->byte_ids[byte] = is_letter ? -1 : id;
         if (id >= 0 && id < t->n_tokens && t->kind != SHARPI_TOKENIZER_BPE)
             t->attrs[id] = SHARPI_TOKEN_BYTE; /* older files do not say so */
     }
