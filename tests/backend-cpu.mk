@@ -7,6 +7,7 @@ tests_test_backend_cpu_SOURCES = \
 	tests/cpu-reference.c \
 	tests/cpu-world.h \
 	tests/test-backend-cpu.c
+tests_test_backend_cpu_CFLAGS = $(AM_CFLAGS) # its own object of backend.c
 tests_test_backend_cpu_LDADD = plugins/backend-cpu/libcpu.la core/libcore.la $(CUNIT_LIBS) -lpthread -lm
 tests_test_ops_SOURCES = tests/test-ops.c
 tests_test_ops_LDADD = plugins/backend-cpu/libcpu.la $(CUNIT_LIBS) -lm
