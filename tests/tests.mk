@@ -16,6 +16,7 @@ if BUILD_TESTS
 include tests/attention.mk
 include tests/backend-cpu.mk
 include tests/gguf.mk
+include tests/jinja.mk
 include tests/matmul.mk
 include tests/models.mk
 AM_CPPFLAGS += $(CUNIT_CFLAGS)
