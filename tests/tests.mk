@@ -19,6 +19,7 @@ include tests/gguf.mk
 include tests/jinja.mk
 include tests/matmul.mk
 include tests/models.mk
+include tests/plan.mk
 AM_CPPFLAGS += $(CUNIT_CFLAGS)
 TESTS += $(check_PROGRAMS)
 endif
