@@ -38,7 +38,7 @@ static uint32_t choose_threads(const struct cpu_backend *backend, uint32_t wante
 int32_t cpu_device_info(void *ctx, uint32_t index, struct sharpi_device_info *info, struct sharpi_error *err)
 {
     const struct cpu_backend *backend = ctx;
-    enum cpu_isa isa;
+    enum cpu_isa isa = CPU_ISA_SCALAR;
     char cpu[40];
     int32_t status = cpu_choose_isa(backend, &isa, err);
     if (status)
