@@ -174,13 +174,13 @@ FILTER(indent)
 
 FILTER(truncate)
 {
-    const struct jinja_string *s, *end;
+    const struct jinja_string *end;
     int64_t length =
         argv[0].kind == JINJA_MISSING ? 255 : jinja_need_int(r, argv[0], "the length of truncate");
     bool killwords = jinja_truth(r, argv[1]);
     struct jinja_value tail = argv[2].kind == JINJA_MISSING ? jinja_string_z(&r->arena, "...") : argv[2];
     struct jinja_value cut;
-    int64_t leeway = 5, blank;
+    int64_t leeway = 5, blank, n;
 
     (void)args;
     end = jinja_need_string(r, tail, "the end of truncate");
@@ -190,9 +190,10 @@ FILTER(truncate)
         jinja_error(&r->arena, "expected length >= %zu, got %lld", end->n_points, (long long)length);
     if (leeway < 0)
         jinja_error(&r->arena, "expected leeway >= 0, got %lld", (long long)leeway);
-    s = jinja_need_string(r, self, "what truncate gets");
-    if ((int64_t)s->n_points <= (leeway > INT64_MAX - length ? INT64_MAX : length + leeway))
+    n = jinja_length(r, self);
+    if (n >= 0 && n <= (leeway > INT64_MAX - length ? INT64_MAX : length + leeway))
         return self;
+    jinja_need_string(r, self, "what truncate gets");
     cut = jinja_slice_of(r, self, jinja_int(0), jinja_int(length - (int64_t)end->n_points), jinja_none());
     if (!killwords) {
         blank = jinja_str_find(r, cut.as.string, jinja_string_z(&r->arena, " ").as.string, 0,

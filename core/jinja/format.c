@@ -353,6 +353,12 @@ static void percent_one(struct percent *f, struct jinja_writer *w)
         jinja_error(&f->r->arena, "must be real number, not %s", jinja_type_name(v));
 }
 
+/* What Python takes for a mapping here need not be used up. */
+static bool is_subscripted(struct jinja_value v)
+{
+    return v.kind == JINJA_DICT || v.kind == JINJA_LIST || v.kind == JINJA_RANGE || v.kind == JINJA_UNDEFINED;
+}
+
 struct jinja_value jinja_percent(struct jinja_render *r, struct jinja_value format, struct jinja_value args)
 {
     struct percent f = {.r = r, .format = format.as.string, .args = args, .markup = format.as.string->markup};
@@ -371,8 +377,7 @@ struct jinja_value jinja_percent(struct jinja_render *r, struct jinja_value form
             percent_one(&f, &w);
         }
     }
-    if (args.kind == JINJA_TUPLE ? f.used < args.as.array->n
-                                 : f.used == 0 && args.kind != JINJA_DICT && args.kind != JINJA_LIST)
+    if (args.kind == JINJA_TUPLE ? f.used < args.as.array->n : f.used == 0 && !is_subscripted(args))
         jinja_error(&r->arena, "not all arguments converted during string formatting");
     return jinja_string_marked(&r->arena, jinja_written(&w), f.markup);
 }

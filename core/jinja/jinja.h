@@ -5,9 +5,10 @@
  * strftime_now, and a `tojson` that is Python's json.dumps. Templates and contexts are hostile: time (steps),
  * memory, output and nesting are bounded, and a template can read nothing but its context.
  *
- * What differs from Python: integers have 64 bits (more is an error, never a rounded number); generators
- * print without an address; include, import and extends are errors when reached; `random`, `urlize` and
- * `wordwrap` do not exist.
+ * What differs from Python: integers have 64 bits (more is an error, never a rounded number); objects print without
+ * an address; a name that a scope sets only later is looked up outside until then (jinja2 calls it undefined in loops
+ * and macros before the `set`); include, import and extends are errors when reached; pprint, random, urlize, wordwrap,
+ * xmlattr, lipsum and str.encode do not exist. Sort, unique, batch and slice do their work at once, not lazily.
  */
 #ifndef SHARPI_CORE_JINJA_H
 #define SHARPI_CORE_JINJA_H
