@@ -304,7 +304,9 @@ static int32_t parallel_layer(struct sharpi_builder *b, struct world *w, int32_t
     f = sharpi_g_softcap(b, f, 3);
     sharpi_g_tap(b, f, "ffn");
     f = sharpi_g_op(b, SHARPI_OP_CUSTOM, f, -1, -1, vector(w, WIDTH, 0), NULL, &custom);
-    return sharpi_g_add(b, sharpi_g_add(b, x, q), f);
+    f = sharpi_g_add(b, sharpi_g_add(b, x, q), f);
+    /* x is needed after something was added to it */
+    return sharpi_g_add(b, f, sharpi_g_linear(b, x, matrix(w, SHARPI_TYPE_F32, WIDTH, WIDTH), NULL, 0));
 }
 
 /* ---- Whole models */

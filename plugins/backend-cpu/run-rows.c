@@ -15,7 +15,7 @@ struct row {
 
 static float *row_of(const struct row *row, int32_t cell)
 {
-    return (float *)(void *)cell_row(row->run, &row->run->program->cells[cell], row->local, row->number);
+    return (float *)(void *)cell_row(&row->run->program->cells[cell], row->local, row->number);
 }
 
 static const float *vector_of(const struct row *row)
@@ -150,9 +150,8 @@ static void run_append(const struct row *row)
     attention_append(&job, row->number, 1);
 }
 
-static void run_copy(const struct row *row, float *dst, const float *src, uint32_t width)
+static void copy_row(float *dst, const float *src, uint32_t width)
 {
-    (void)row;
     memcpy(dst, src, width * sizeof *dst);
 }
 
@@ -168,21 +167,21 @@ static void run_move(const struct row *row)
     switch (node->kind) {
     case NODE_SELECT:
         other.number = (uint32_t)row->run->batch->logit_rows[row->number];
-        run_copy(row, row_of(row, node->out), row_of(&other, node->in[0]), width);
+        copy_row(row_of(row, node->out), row_of(&other, node->in[0]), width);
         break;
     case NODE_SLICE: {
         const struct sharpi_slice_attr *attr = node->op->attr;
-        run_copy(row, row_of(row, node->out), row_of(row, node->in[0]) + attr->first, width);
+        copy_row(row_of(row, node->out), row_of(row, node->in[0]) + attr->first, width);
         break;
     }
     case NODE_COPY_IN:
-        run_copy(row, row_of(row, node->out), io->carry_in[node->index] + at, width);
+        copy_row(row_of(row, node->out), io->carry_in[node->index] + at, width);
         break;
     case NODE_COPY_CARRY:
-        run_copy(row, io->carry_out[node->index] + at, row_of(row, node->in[0]), width);
+        copy_row(io->carry_out[node->index] + at, row_of(row, node->in[0]), width);
         break;
     default: /* NODE_COPY_TAP */
-        run_copy(row, io->taps[node->index] + at, row_of(row, node->in[0]), width);
+        copy_row(io->taps[node->index] + at, row_of(row, node->in[0]), width);
     }
 }
 

@@ -22,9 +22,8 @@ static inline uint32_t run_rows(const struct run *run, int32_t rows)
     return rows == SHARPI_ROWS_SELECTED ? run->batch->n_logits : run->batch->n_tokens;
 }
 
-static inline uint8_t *cell_row(const struct run *run, const struct cell *cell, uint8_t *local, uint32_t row)
+static inline uint8_t *cell_row(const struct cell *cell, uint8_t *local, uint32_t row)
 {
-    (void)run;
     return cell->place == PLACE_LOCAL ? local + cell->offset : cell->base + row * cell->stride;
 }
 
@@ -40,6 +39,7 @@ int32_t batch_check(const struct sharpi_program *program, const struct sharpi_ba
                     const struct sharpi_run_io *io, struct sharpi_error *err);
 
 /* run-rows.c */
+/* Chains of row nodes; with few rows the pairs of chain and row are dealt out one by one. */
 void run_row_step(struct run *run, const struct step *step, uint32_t ith, uint32_t nth);
 
 /* run-moe.c */
