@@ -603,8 +603,33 @@ static int write_seeds(const char *folder)
     return 0;
 }
 
+/* Ids, a line each, of the texts on standard input, each ended by a NUL: for comparing with other programs. */
+static int encode_input(const char *path)
+{
+    struct sharpi_tokenizer *t = open_tokenizer(path);
+    struct sharpi_tokens ids = SHARPI_TOKENS_INIT;
+    char *text = NULL;
+    size_t capacity = 0;
+    ssize_t n;
+    int failed = !t;
+    while (!failed && (n = getdelim(&text, &capacity, 0, stdin)) > 0) {
+        ids.n = 0;
+        failed =
+            sharpi_tokenizer_encode(t, text, (uint64_t)n - (text[n - 1] == 0), 0, &ids, NULL) != SHARPI_OK;
+        for (uint64_t i = 0; i < ids.n; i++)
+            printf("%d ", ids.ids[i]);
+        putchar('\n');
+    }
+    free(text);
+    sharpi_tokens_free(&ids);
+    sharpi_tokenizer_destroy(t);
+    return failed;
+}
+
 int main(int argc, char **argv)
 {
+    if (argc == 3 && strcmp(argv[1], "--encode") == 0)
+        return encode_input(argv[2]);
     if (argc == 3 && strcmp(argv[1], "--seeds") == 0)
         return write_seeds(argv[2]);
     static CU_TestInfo tests[] = {
