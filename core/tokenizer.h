@@ -29,7 +29,8 @@ int32_t sharpi_tokens_push(struct sharpi_tokens *tokens, int32_t id, struct shar
 void sharpi_tokens_free(struct sharpi_tokens *tokens); /* and make it empty again */
 
 enum sharpi_encode_flags {
-    SHARPI_ENCODE_ADD_SPECIAL = 1,   /* BOS in front and EOS behind where the file asks for them */
+    SHARPI_ENCODE_ADD_SPECIAL =
+        1, /* BOS in front (unless parsed text has it) and EOS behind, as the file asks */
     SHARPI_ENCODE_PARSE_SPECIAL = 2, /* the text of a control token becomes its id; only for trusted text */
 };
 

@@ -360,8 +360,8 @@ static const struct vocab_token spm_tokens[] = {
     {"\xe2\x96\x81", 1, -5},
     {"a", 1, -6},
     {"b", 1, -7},
-    {"ab", 1, -1},
-    {"ba", 1, -0.5f},
+    {"ab", 1, 0.5f},
+    {"ba", 1, 1.5f},
     {"\xe2\x96\x81"
      "a",
      1, -3},
@@ -557,6 +557,13 @@ static void incomplete_characters_are_held_back(void)
     CU_ASSERT(s.n == 3 && memcmp(s.data, "\xe4\xb8\xad", 3) == 0);
     sharpi_detokenizer_push(d, 15);
     s = sharpi_detokenizer_push(d, 5); /* a letter in the middle of a character */
+    CU_ASSERT(s.n == 4 && memcmp(s.data,
+                                 "\xef\xbf\xbd"
+                                 "a",
+                                 4) == 0);
+    sharpi_detokenizer_push(d, 15);
+    sharpi_detokenizer_push(d, 16);
+    s = sharpi_detokenizer_push(d, 5); /* two bytes of it: one U+FFFD, as Unicode advises */
     CU_ASSERT(s.n == 4 && memcmp(s.data,
                                  "\xef\xbf\xbd"
                                  "a",
