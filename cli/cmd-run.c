@@ -4,7 +4,7 @@
 #include <time.h>
 
 #include "command.h"
-#include "core/sampler.h"
+#include <sharpi/sampler.h>
 
 struct run {
     struct common common;

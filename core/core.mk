@@ -62,7 +62,6 @@ core_libcore_la_SOURCES = $(JINJA_SOURCES) \
 	core/sampler-scan.c \
 	core/sampler-stages.c \
 	core/sampler.c \
-	core/sampler.h \
 	core/session.c \
 	core/session.h \
 	core/settings-files.c \

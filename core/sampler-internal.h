@@ -7,7 +7,7 @@
 #ifndef SHARPI_CORE_SAMPLER_INTERNAL_H
 #define SHARPI_CORE_SAMPLER_INTERNAL_H
 
-#include "sampler.h"
+#include <sharpi/sampler.h>
 
 enum stage {
     STAGE_BIAS,

@@ -3,7 +3,7 @@
 #define SHARPI_CORE_SESSION_H
 
 #include "model.h"
-#include "sampler.h"
+#include <sharpi/sampler.h>
 
 struct sharpi_session {
     struct sharpi_model *model;

@@ -2,7 +2,7 @@
 #ifndef TESTS_BENCH_TEXT_H
 #define TESTS_BENCH_TEXT_H
 
-#include "core/sampler.h"
+#include <sharpi/sampler.h>
 #include "core/tokenizer.h"
 
 struct bench_encode {

@@ -1,5 +1,5 @@
 /* Tests of the sampler: stages against naive double-precision references, the generator, penalties, strange logits. */
-#include "core/sampler.h"
+#include <sharpi/sampler.h>
 
 #include <CUnit/Basic.h>
 #include <math.h>

@@ -15,21 +15,15 @@
 #define SHARPI_SHARPI_H
 
 #include <sharpi/plugin/tensor.h>
+#include <sharpi/sampler.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-#if defined(__GNUC__)
-#define SHARPI_API __attribute__((visibility("default")))
-#else
-#define SHARPI_API
-#endif
-
 struct sharpi_engine;
 struct sharpi_model;
 struct sharpi_session;
-struct sharpi_sampler;
 
 SHARPI_API const char *sharpi_version(void);
 

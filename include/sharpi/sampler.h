@@ -3,10 +3,20 @@
  * Invariant: the same parameters, seed, logits and accepted tokens give the same ids on every run and processor (own
  * generator, own exponential function). A sampler belongs to one sequence, one thread at a time.
  */
-#ifndef SHARPI_CORE_SAMPLER_H
-#define SHARPI_CORE_SAMPLER_H
+#ifndef SHARPI_SAMPLER_H
+#define SHARPI_SAMPLER_H
 
 #include <sharpi/plugin/tensor.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define SHARPI_API __attribute__((visibility("default")))
+#else
+#define SHARPI_API
+#endif
 
 struct sharpi_sampler;
 struct sharpi_tokenizer;
@@ -48,25 +58,27 @@ struct sharpi_sampler_params {
 
 #define SHARPI_SAMPLER_CHAIN "bias;penalties;dry;top_k;typical_p;top_p;min_p;xtc;temperature"
 
-void sharpi_sampler_params_init(struct sharpi_sampler_params *params);
+SHARPI_API void sharpi_sampler_params_init(struct sharpi_sampler_params *params);
 
 /* Checks every parameter (SHARPI_EINVAL names it, its value and its range; a bias names the id). */
-int32_t sharpi_sampler_create(const struct sharpi_sampler_params *params, int32_t n_vocab,
-                              struct sharpi_sampler **out, struct sharpi_error *err);
-void sharpi_sampler_destroy(struct sharpi_sampler *sampler); /* NULL is fine */
+SHARPI_API int32_t sharpi_sampler_create(const struct sharpi_sampler_params *params, int32_t n_vocab,
+                                         struct sharpi_sampler **out, struct sharpi_error *err);
+SHARPI_API void sharpi_sampler_destroy(struct sharpi_sampler *sampler); /* NULL is fine */
 
 /* A copy in the same state: it will sample the same tokens from the same logits. */
-int32_t sharpi_sampler_clone(const struct sharpi_sampler *sampler, struct sharpi_sampler **out,
-                             struct sharpi_error *err);
-void sharpi_sampler_reset(struct sharpi_sampler *sampler); /* forget accepted tokens, start the seed again */
+SHARPI_API int32_t sharpi_sampler_clone(const struct sharpi_sampler *sampler, struct sharpi_sampler **out,
+                                        struct sharpi_error *err);
+SHARPI_API void
+sharpi_sampler_reset(struct sharpi_sampler *sampler); /* forget accepted tokens, start the seed again */
 
 /* The next id from logits[n_vocab], which are overwritten (they hold the biased and penalised values afterwards).
  * NaN counts as -inf. Returns -1 when no logit is above -inf: then there is nothing to sample. Does not accept.
  * n_vocab may be smaller than at creation, not larger (-1). */
-int32_t sharpi_sampler_sample(struct sharpi_sampler *sampler, float *logits, int32_t n_vocab);
+SHARPI_API int32_t sharpi_sampler_sample(struct sharpi_sampler *sampler, float *logits, int32_t n_vocab);
 
 /* Tells penalties and DRY about a token of the sequence, of the prompt too if they are to see it. */
-int32_t sharpi_sampler_accept(struct sharpi_sampler *sampler, int32_t id, struct sharpi_error *err);
+SHARPI_API int32_t sharpi_sampler_accept(struct sharpi_sampler *sampler, int32_t id,
+                                         struct sharpi_error *err);
 
 /* The `k` highest logits with natural-log probabilities over the whole vocabulary, highest first, lowest id on a
  * tie; *chosen (may be NULL) gets the log-probability of `chosen_id`. For an API's logprobs, before sampling.
@@ -75,14 +87,17 @@ struct sharpi_logprob {
     int32_t id;
     float logprob;
 };
-int32_t sharpi_logits_top(const float *logits, int32_t n_vocab, int32_t k, struct sharpi_logprob *out,
-                          int32_t chosen_id, float *chosen);
+SHARPI_API int32_t sharpi_logits_top(const float *logits, int32_t n_vocab, int32_t k,
+                                     struct sharpi_logprob *out, int32_t chosen_id, float *chosen);
 
 /* Ids of all tokens whose text contains one of `strings` (usual for DRY: "\n", ":", "\"", "*"). *out: free() it. */
 int32_t sharpi_sampler_breakers(const struct sharpi_tokenizer *tokenizer, const char *const *strings,
                                 uint64_t n_strings, int32_t **out, uint64_t *n, struct sharpi_error *err);
 
 /* Checks the text of a chain; an unknown stage is SHARPI_EINVAL with the nearest name. */
-int32_t sharpi_sampler_check_chain(const char *chain, struct sharpi_error *err);
+SHARPI_API int32_t sharpi_sampler_check_chain(const char *chain, struct sharpi_error *err);
 
+#ifdef __cplusplus
+}
+#endif
 #endif
