@@ -10,6 +10,8 @@ sharpi_SOURCES = \
 	cli/cmd-plugins.c \
 	cli/cmd-doctor.c \
 	cli/cmd-run.c \
+	cli/cmd-template.c \
+	cli/cmd-tokenize.c \
 	cli/command.c \
 	cli/command.h \
 	cli/main.c \

@@ -2,6 +2,7 @@
 #include "command.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,6 +54,8 @@ int stderr_is_terminal(void)
 
 int fail(const char *command, const struct sharpi_error *err)
 {
+    if (!err->text[0])
+        return EXIT_PIPE;
     fprintf(stderr, "sharpi %s: %s\n", command, err->text);
     return EXIT_ERROR;
 }
@@ -221,8 +224,24 @@ double now_seconds(void)
 int32_t put_text(const char *text, uint64_t n, struct sharpi_error *err)
 {
     if (fwrite(text, 1, n, stdout) != n || fflush(stdout))
-        return sharpi_fail(err, SHARPI_EIO, "cannot write to standard output: %s", strerror(errno));
+        return errno == EPIPE
+                   ? sharpi_fail(err, SHARPI_EIO, "%s", "")
+                   : sharpi_fail(err, SHARPI_EIO, "cannot write to standard output: %s", strerror(errno));
     return SHARPI_OK;
+}
+
+int finish_output(int code)
+{
+    struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    int earlier = ferror(stdout);
+    errno = 0;
+    if ((fflush(stdout) == 0 && !earlier) || code != EXIT_OK)
+        return code;
+    if (errno == EPIPE || (poll(&out, 1, 0) == 1 && out.revents & POLLERR))
+        return EXIT_PIPE;
+    fprintf(stderr, "sharpi: cannot write to standard output: %s\n",
+            errno ? strerror(errno) : "not all of it was written");
+    return EXIT_ERROR;
 }
 
 int32_t read_file(const char *path, uint64_t limit, char **text, uint64_t *n, struct sharpi_error *err)

@@ -11,6 +11,7 @@ enum exit_code {
     EXIT_ERROR = 1,       /* it could not be done; the reason is on stderr */
     EXIT_USAGE = 2,       /* the command line is wrong */
     EXIT_INTERRUPT = 130, /* stopped by Ctrl-C */
+    EXIT_PIPE = 141,      /* who reads the output went away (head): what a shell shows for SIGPIPE */
 };
 
 struct command {
@@ -18,8 +19,9 @@ struct command {
     int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns enum exit_code */
 };
 
-extern const struct command command_bench, command_doctor, command_inspect, command_logits, command_plan,
-    command_perplexity, command_plugins, command_run;
+extern const struct command command_bench, command_detokenize, command_doctor, command_inspect,
+    command_logits, command_plan, command_perplexity, command_plugins, command_run, command_template,
+    command_tokenize;
 
 /* Options that all commands with an engine have (engine_options) and those with a loaded model too (model_options). The
  * tables point into one `struct common`, which a command keeps on its stack. */
@@ -37,7 +39,8 @@ struct common {
 };
 void common_init(struct common *common);
 
-/* Prints "sharpi COMMAND: error text" and returns EXIT_ERROR (EXIT_USAGE for fail_usage). */
+/* Prints "sharpi COMMAND: error text" and returns EXIT_ERROR (EXIT_USAGE for fail_usage). An empty text is a closed pipe
+ * (put_text): nobody wants to read about it, so nothing is printed and EXIT_PIPE returned. */
 int fail(const char *command, const struct sharpi_error *err);
 int fail_usage(const char *command, const struct sharpi_error *err);
 
@@ -61,8 +64,10 @@ void catch_interrupt(void);
 /* Whether stderr is a terminal that may be decorated (NO_COLOR unset for colours). */
 int stderr_is_terminal(void);
 
-/* Writes all to stdout and flushes; a closed pipe or a full disk is an error naming it. */
+/* Writes all to stdout and flushes; a full disk is an error naming it, a closed pipe one without text. */
 int32_t put_text(const char *text, uint64_t n, struct sharpi_error *err);
+/* At the end of the program: `code`, or the right one when something printed could not be written. */
+int finish_output(int code);
 
 /* A whole file, NUL-terminated, free() it; "-" is standard input. At most `limit` bytes. */
 int32_t read_file(const char *path, uint64_t limit, char **text, uint64_t *n, struct sharpi_error *err);

@@ -5,8 +5,9 @@
 #include "core/nearest.h"
 
 static const struct command *const commands[] = {
-    &command_run,  &command_logits,  &command_bench,   &command_perplexity,
-    &command_plan, &command_inspect, &command_plugins, &command_doctor,
+    &command_run,     &command_tokenize, &command_detokenize, &command_template,
+    &command_logits,  &command_bench,    &command_plan,       &command_perplexity,
+    &command_inspect, &command_plugins,  &command_doctor,
 };
 #define N_COMMANDS (sizeof commands / sizeof *commands)
 
@@ -34,7 +35,7 @@ static int unknown_command(const char *name)
     return EXIT_USAGE;
 }
 
-int main(int argc, char **argv)
+static int run(int argc, char **argv)
 {
     size_t i;
     if (argc < 2) {
@@ -54,4 +55,9 @@ int main(int argc, char **argv)
             return commands[i]->run(argc - 1, argv + 1);
     }
     return unknown_command(argv[1]);
+}
+
+int main(int argc, char **argv)
+{
+    return finish_output(run(argc, argv));
 }
