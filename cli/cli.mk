@@ -14,7 +14,11 @@ sharpi_SOURCES = \
 	cli/cmd-tokenize.c \
 	cli/command.c \
 	cli/command.h \
+	cli/divergence.c \
+	cli/divergence.h \
 	cli/main.c \
 	cli/options.c \
-	cli/options.h
+	cli/options.h \
+	cli/saved-logits.c \
+	cli/saved-logits.h
 sharpi_LDADD = core/libcore.la -lm

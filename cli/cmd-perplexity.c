@@ -4,6 +4,8 @@
  * model wants one, and the tokens of its second half are scored (the first half is their context). With --stride N
  * windows begin every N tokens instead, and only the last N tokens of a window are scored.
  * Perplexity = exp(mean negative log-probability); the error is the standard error of that mean, carried over.
+ * --save writes the log-probabilities of all scored positions (saved-logits.c), --against compares with such a file: what
+ * quantization of weights or cache changes shows there long before it shows in the perplexity.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -11,12 +13,14 @@
 
 #include "command.h"
 #include "core/model.h"
+#include "divergence.h"
+#include "saved-logits.h"
 
 enum { ROWS = 64 }; /* logits are looked at in blocks of so many rows */
 
 struct perplexity {
     struct common common;
-    const char *file;
+    const char *file, *save, *against;
     uint32_t stride, max_windows;
 };
 
@@ -25,20 +29,55 @@ struct score {
     uint64_t n;
 };
 
-static double negative_log_probability(const float *logits, uint32_t n_vocab, int32_t token)
+/* What is done with every scored row. */
+struct scoring {
+    struct score score;
+    struct saved_logits *save, *against; /* or NULL */
+    struct divergence divergence;
+    float *reference; /* [n_vocab], a row of `against` */
+};
+
+/* Logits to log-probabilities, in place. */
+static void log_softmax(float *logits, uint32_t n_vocab)
 {
-    double sum = 0;
+    double sum = 0, shift;
     float largest = logits[0];
     for (uint32_t i = 1; i < n_vocab; i++)
         largest = logits[i] > largest ? logits[i] : largest;
     for (uint32_t i = 0; i < n_vocab; i++)
         sum += exp((double)(logits[i] - largest));
-    return log(sum) + (double)largest - (double)logits[token];
+    shift = log(sum) + (double)largest;
+    for (uint32_t i = 0; i < n_vocab; i++)
+        logits[i] = (float)((double)logits[i] - shift);
+}
+
+static int32_t score_row(struct scoring *s, float *row, uint32_t n_vocab, int32_t token,
+                         struct sharpi_error *err)
+{
+    int32_t status = SHARPI_OK;
+    double nll;
+    log_softmax(row, n_vocab);
+    nll = -(double)row[token];
+    s->score.sum += nll;
+    s->score.sum_of_squares += nll * nll;
+    s->score.n++;
+    if (s->save)
+        status = saved_logits_write(s->save, row, err);
+    if (!status && s->against) {
+        status = saved_logits_read(s->against, s->reference, err);
+        if (status == SHARPI_ENOENT)
+            return sharpi_fail(err, status,
+                               "the saved file ends after %llu rows; use --windows to stop there",
+                               (unsigned long long)s->divergence.n);
+        if (!status)
+            status = divergence_add(&s->divergence, s->reference, row, n_vocab, token, err);
+    }
+    return status;
 }
 
 /* Reads one window and scores its tokens from `first_scored` on. */
 static int32_t score_window(struct sharpi_model *model, struct sharpi_session *session, const int32_t *tokens,
-                            uint32_t n, uint32_t first_scored, float *logits, struct score *score,
+                            uint32_t n, uint32_t first_scored, float *logits, struct scoring *scoring,
                             struct sharpi_error *err)
 {
     const uint32_t n_vocab = model->desc.n_vocab;
@@ -50,62 +89,95 @@ static int32_t score_window(struct sharpi_model *model, struct sharpi_session *s
         struct sharpi_work work = {
             .session = session, .tokens = tokens + at, .n_tokens = now, .want = 2, .logits = logits};
         status = sharpi_step(model, &work, 1, err);
-        for (uint32_t i = 0; i < now && !status; i++) {
-            double nll = negative_log_probability(logits + (size_t)i * n_vocab, n_vocab, tokens[at + i + 1]);
-            score->sum += nll;
-            score->sum_of_squares += nll * nll;
-            score->n++;
-        }
+        for (uint32_t i = 0; i < now && !status; i++)
+            status = score_row(scoring, logits + (size_t)i * n_vocab, n_vocab, tokens[at + i + 1], err);
     }
     return status;
 }
 
-static void print_score(const struct score *s, const char *prefix)
+static void print_score(const struct score *s)
 {
     double mean = s->sum / (double)s->n;
     double variance = s->sum_of_squares / (double)s->n - mean * mean;
     double error = s->n > 1 ? sqrt(variance > 0 ? variance / (double)(s->n - 1) : 0) : 0;
-    printf("%sperplexity %.4f +- %.4f over %llu tokens\n", prefix, exp(mean), exp(mean) * error,
+    printf("perplexity %.4f +- %.4f over %llu tokens\n", exp(mean), exp(mean) * error,
            (unsigned long long)s->n);
-    fflush(stdout);
 }
 
-static int32_t run_windows(const struct perplexity *p, struct sharpi_model *model, int32_t *tokens,
-                           uint64_t n_tokens, struct sharpi_error *err)
+static int32_t run_windows(const struct perplexity *p, const struct saved_logits_header *h,
+                           struct sharpi_model *model, int32_t *tokens, struct scoring *scoring,
+                           struct sharpi_error *err)
 {
-    const uint32_t window = model->context, stride = p->stride ? p->stride : window;
-    const uint32_t first_scored = p->stride ? window - p->stride : window / 2 + 1;
     struct sharpi_session *session = NULL;
-    float *logits = malloc((size_t)ROWS * model->desc.n_vocab * sizeof *logits);
-    struct score score = {0};
+    float *logits = malloc((size_t)ROWS * h->n_vocab * sizeof *logits);
+    const struct score *score = &scoring->score;
     uint32_t done = 0;
     int32_t status = logits ? sharpi_session_create(model, &session, err)
                             : sharpi_fail(err, SHARPI_ENOMEM, "no memory for %d rows of logits", ROWS);
-    for (uint64_t at = 0; at + window <= n_tokens && !status && !interrupted(); at += stride) {
+    for (uint64_t at = 0; at + h->window <= h->n_tokens && !status && !interrupted(); at += h->stride) {
         int32_t saved = tokens[at];
         if (p->max_windows && done == p->max_windows)
             break;
         if (model->tokenizer && sharpi_tokenizer_adds_bos(model->tokenizer))
             tokens[at] = sharpi_tokenizer_bos(model->tokenizer);
-        status = score_window(model, session, tokens + at, window, first_scored ? first_scored : 1, logits,
-                              &score, err);
+        status = score_window(model, session, tokens + at, h->window, h->first_scored, logits, scoring, err);
         tokens[at] = saved;
         done++;
-        if (!status && !p->common.quiet) {
+        if (!status && !p->common.quiet)
             fprintf(stderr, stderr_is_terminal() ? "\rwindow %u of %llu: %.4f " : "window %u of %llu: %.4f\n",
-                    done, (unsigned long long)((n_tokens - window) / stride + 1),
-                    exp(score.sum / (double)score.n));
-        }
+                    done, (unsigned long long)((h->n_tokens - h->window) / h->stride + 1),
+                    exp(score->sum / (double)score->n));
     }
-    if (!status && score.n)
-        print_score(&score, "");
-    else if (!status)
-        status = sharpi_fail(err, SHARPI_EINVAL,
-                             "the text has %llu tokens, a window of %u needs more; use a smaller -c",
-                             (unsigned long long)n_tokens, window);
+    if (done && !p->common.quiet && stderr_is_terminal())
+        fputc('\n', stderr);
     sharpi_session_free(session);
     free(logits);
     return status;
+}
+
+static int32_t open_saved(const struct perplexity *p, const struct saved_logits_header *header,
+                          const int32_t *tokens, struct scoring *s, struct sharpi_error *err)
+{
+    int32_t status = SHARPI_OK;
+    if (p->against)
+        status = saved_logits_open(p->against, header, tokens, &s->against, err);
+    if (!status && p->against && !(s->reference = malloc((size_t)header->n_vocab * sizeof(float))))
+        status =
+            sharpi_fail(err, SHARPI_ENOMEM, "no memory for a row of %u log-probabilities", header->n_vocab);
+    if (!status && p->save)
+        status = saved_logits_create(p->save, header, tokens, &s->save, err);
+    return status;
+}
+
+static int32_t run_tokens(const struct perplexity *p, struct sharpi_model *model, int32_t *tokens,
+                          uint64_t n_tokens, struct sharpi_error *err)
+{
+    const uint32_t window = model->context;
+    const struct saved_logits_header header = {
+        .n_vocab = model->desc.n_vocab,
+        .window = window,
+        .stride = p->stride ? p->stride : window,
+        .first_scored = p->stride ? window - p->stride : window / 2 + 1,
+        .n_tokens = n_tokens,
+    };
+    struct scoring scoring = {.save = NULL};
+    int32_t status, closed;
+    if (n_tokens < window)
+        return sharpi_fail(err, SHARPI_EINVAL,
+                           "the text has %llu tokens, a window of %u needs more; use a smaller -c",
+                           (unsigned long long)n_tokens, window);
+    status = open_saved(p, &header, tokens, &scoring, err);
+    if (!status)
+        status = run_windows(p, &header, model, tokens, &scoring, err);
+    if (!status && scoring.score.n) {
+        print_score(&scoring.score);
+        divergence_print(&scoring.divergence, scoring.score.sum);
+    }
+    closed = saved_logits_close(scoring.save, status ? NULL : err);
+    saved_logits_close(scoring.against, NULL);
+    divergence_free(&scoring.divergence);
+    free(scoring.reference);
+    return status ? status : closed;
 }
 
 static int32_t run_file(const struct perplexity *p, struct sharpi_model *model, struct sharpi_error *err)
@@ -117,7 +189,7 @@ static int32_t run_file(const struct perplexity *p, struct sharpi_model *model, 
     if (!status)
         status = sharpi_model_tokenize(model, text, n_text, SHARPI_TEXT_SPECIAL, &tokens, &n_tokens, err);
     if (!status)
-        status = run_windows(p, model, tokens, n_tokens, err);
+        status = run_tokens(p, model, tokens, n_tokens, err);
     free(tokens);
     free(text);
     return status;
@@ -138,6 +210,9 @@ static int perplexity_command(int argc, char **argv)
         {"stride", 0, OPTION_UINT, "N", "score the last N tokens of windows that begin every N tokens",
          &p.stride, NULL},
         {"windows", 0, OPTION_UINT, "N", "stop after so many windows", &p.max_windows, NULL},
+        {"save", 0, OPTION_STRING, "FILE", "write the log-probabilities of what is scored", &p.save, NULL},
+        {"against", 0, OPTION_STRING, "FILE", "compare with what --save wrote: KL divergence, top token",
+         &p.against, NULL},
         {NULL, 0, 0, NULL, NULL, NULL, NULL}};
     const struct option *tables[] = {own, p.common.model_options, p.common.engine_options, NULL};
     common_init(&p.common);
