@@ -162,7 +162,7 @@ static void print_result(const struct bench *b, const struct result *r, const st
 static void print_head(const struct bench *b, const struct sharpi_model *model,
                        const struct sharpi_rates *rates)
 {
-    struct sharpi_model_info info;
+    struct sharpi_model_info info = {.size = sizeof info};
     struct sharpi_device_info device = {.size = sizeof device};
     sharpi_model_get_info(model, &info);
     model->backend->device_info(model->backend_offer->ctx, 0, &device, NULL);

@@ -39,7 +39,7 @@ static const char *remedy(const struct sharpi_plugin_record *r)
         return "a library that the plugin needs is missing: install it (ldd shows which)";
     if (!*r->path)
         return "install the package that holds the plugin, or set SHARPI_PLUGIN_PATH to its directory";
-    if (strstr(r->reason, "abi") || strstr(r->reason, "ABI"))
+    if (strstr(r->reason, "ABI") || strstr(r->reason, "abi") || strstr(r->reason, "plugin interface"))
         return "rebuild the plugin against this version's headers";
     return "sharpi-plugin-check FILE.so tests the plugin alone";
 }

@@ -28,23 +28,29 @@ static void print_string(struct sharpi_str s, uint64_t limit)
     printf(i < s.n ? "\"... (%" PRIu64 " bytes)" : "\"", s.n);
 }
 
-static void print_element(const struct sharpi_gguf *gguf, const struct sharpi_gguf_value *v, uint64_t i)
+/* A scalar is looked up by its key, an array's element through the array. */
+static void print_element(const struct sharpi_gguf *gguf, const struct sharpi_gguf_value *v, const char *key,
+                          uint64_t i)
 {
-    uint32_t type = v->type == SHARPI_GGUF_ARRAY ? v->elem_type : v->type;
+    const uint32_t is_array = v->type == SHARPI_GGUF_ARRAY, type = is_array ? v->elem_type : v->type;
     uint64_t u = 0;
     double f = 0;
-    if (type == SHARPI_GGUF_F32 || type == SHARPI_GGUF_F64) {
-        sharpi_gguf_array_f64(gguf, v, i, &f, NULL);
-        printf("%g", f);
-    } else if (sharpi_gguf_array_u64(gguf, v, i, &u, NULL) == SHARPI_OK) {
+    int32_t status =
+        is_array ? sharpi_gguf_array_u64(gguf, v, i, &u, NULL) : sharpi_gguf_u64(gguf, key, &u, NULL);
+    if (status == SHARPI_OK) {
         if (type == SHARPI_GGUF_BOOL)
             printf("%s", u ? "true" : "false");
         else
             printf("%" PRIu64, u);
-    } else {
-        sharpi_gguf_array_f64(gguf, v, i, &f, NULL); /* a negative integer */
-        printf("%.0f", f);
+        return;
     }
+    status = is_array ? sharpi_gguf_array_f64(gguf, v, i, &f, NULL) : sharpi_gguf_f64(gguf, key, &f, NULL);
+    if (status)
+        printf("?");
+    else if (type == SHARPI_GGUF_F32 || type == SHARPI_GGUF_F64)
+        printf("%g", f);
+    else
+        printf("%.0f", f); /* a negative integer */
 }
 
 static void print_strings(const struct sharpi_gguf *gguf, const char *key, uint64_t limit,
@@ -71,7 +77,7 @@ static void print_value(const struct inspect *o, const struct sharpi_gguf *gguf,
     if (v->type == SHARPI_GGUF_STRING) {
         print_string((struct sharpi_str){v->data, v->n_bytes}, characters);
     } else if (v->type != SHARPI_GGUF_ARRAY) {
-        print_element(gguf, v, 0);
+        print_element(gguf, v, key, 0);
     } else {
         printf("[%" PRIu64 "] ", v->n);
         if (v->elem_type == SHARPI_GGUF_STRING)
@@ -81,7 +87,7 @@ static void print_value(const struct inspect *o, const struct sharpi_gguf *gguf,
         else
             for (i = 0; i < v->n && i < limit; i++) {
                 printf(i ? ", " : "");
-                print_element(gguf, v, i);
+                print_element(gguf, v, key, i);
             }
         printf(v->n > limit ? ", ..." : "");
     }

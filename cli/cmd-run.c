@@ -45,7 +45,7 @@ static int32_t generate(const struct run *r, struct sharpi_model *model, struct 
     int32_t status = SHARPI_OK, token;
     const char *text;
     uint64_t n;
-    struct sharpi_model_info info;
+    struct sharpi_model_info info = {.size = sizeof info};
     sharpi_model_get_info(model, &info);
     for (*n_made = 0; *n_made < r->n_predict && !interrupted(); ++*n_made) {
         if (sharpi_session_length(session) + 1 >= info.context)
@@ -68,7 +68,7 @@ static int32_t run_prompt(const struct run *r, struct sharpi_model *model, struc
 {
     struct sharpi_session *session = NULL;
     struct sharpi_sampler *sampler = NULL;
-    struct sharpi_model_info info;
+    struct sharpi_model_info info = {.size = sizeof info};
     char *text = NULL;
     int32_t *tokens = NULL;
     uint64_t n_text = 0, n_tokens = 0;

@@ -319,6 +319,8 @@ static int32_t check_op(struct check *c)
         return check_weight(c, 0, c->width, c->graph->desc->n_vocab, 1);
     case SHARPI_OP_CUSTOM:
         c->width = ((const struct sharpi_custom_attr *)op->attr)->out_width;
+        if (!((const struct sharpi_custom_attr *)op->attr)->compute)
+            return sharpi_fail(c->err, SHARPI_EBUG, "%s: has no compute function", c->where);
         return c->width ? SHARPI_OK : fail_shape(c, "width", 0, 1);
     case SHARPI_OP_SLICE: {
         const struct sharpi_slice_attr *a = op->attr;

@@ -29,7 +29,9 @@ static int32_t open_device(struct sharpi_model *model, const struct sharpi_model
 {
     const struct sharpi_plugins *plugins = &model->engine->plugins;
     const char *name = sharpi_choose_string(options->backend, model, "backend", NULL);
-    struct sharpi_device_options device = {.size = sizeof device, .repack = !options->no_repack};
+    struct sharpi_device_options device = {
+        .size = sizeof device,
+        .repack = !options->no_repack && sharpi_settings_bool(model->engine->settings, "model", "repack", 1)};
     char names[256];
     uint32_t i;
     model->n_threads = device.n_threads = sharpi_choose_uint(options->n_threads, model, "threads", 0);
@@ -149,7 +151,15 @@ static int32_t compile(struct sharpi_model *model, const struct sharpi_plan_requ
         (status = model->backend->compile(model->device, &request, &model->program, err)))
         return status;
     model->memory = (struct sharpi_program_memory){.size = sizeof model->memory};
-    return model->backend->program_memory(model->program, &model->memory);
+    status = model->backend->program_memory(model->program, &model->memory);
+    if (!status && model->memory.n_fallback_ops &&
+        sharpi_settings_bool(model->engine->settings, "model", "strict", 0))
+        return sharpi_fail(
+            err, SHARPI_ENOTSUP,
+            "%u ops would run on a slower path (the log names them) and model.strict is on; set it "
+            "to false, or choose another KV format or backend",
+            model->memory.n_fallback_ops);
+    return status;
 }
 
 /* ---- Plan */

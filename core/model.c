@@ -147,13 +147,14 @@ int32_t sharpi_model_load(struct sharpi_engine *engine, const char *path,
                           const struct sharpi_model_options *options, struct sharpi_model **out,
                           struct sharpi_error *err)
 {
-    static const struct sharpi_model_options defaults = {.size = sizeof defaults};
+    struct sharpi_model_options own = {.size = sizeof own};
     struct sharpi_model *model = NULL;
     int32_t status = sharpi_model_open(engine, path, 0, &model, err);
     if (status)
         return status;
-    if (!options)
-        options = &defaults;
+    if (options) /* an application built against a smaller struct has the rest at its defaults */
+        memcpy(&own, options, options->size < sizeof own ? options->size : sizeof own);
+    options = &own;
     if ((status = sharpi_model_place(model, options, 1, err)) || (status = allocate_cache(model, err)) ||
         (status = sharpi_kv_pages_create(model->classes, model->n_classes, model->max_sessions, &model->pages,
                                          err)) ||
@@ -215,7 +216,8 @@ static uint64_t count_parameters(const struct sharpi_gguf *gguf)
     return n;
 }
 
-void sharpi_model_get_info(const struct sharpi_model *model, struct sharpi_model_info *info)
+/* What sharpi_model_get_info copies as much of as the caller has room for. */
+static void fill_info(const struct sharpi_model *model, struct sharpi_model_info *info)
 {
     const struct sharpi_gguf *gguf = sharpi_model_file_gguf(model->file);
     *info = (struct sharpi_model_info){.size = sizeof *info,
@@ -239,4 +241,13 @@ void sharpi_model_get_info(const struct sharpi_model *model, struct sharpi_model
                                        .scratch_bytes = model->memory.scratch_bytes,
                                        .n_parameters = count_parameters(gguf)};
     sharpi_graph_cost(model->graph, &info->step_weight_bytes, &info->step_macs);
+}
+
+void sharpi_model_get_info(const struct sharpi_model *model, struct sharpi_model_info *info)
+{
+    const uint32_t size = info->size;
+    struct sharpi_model_info all;
+    fill_info(model, &all);
+    memcpy(info, &all, size < sizeof all ? size : sizeof all);
+    info->size = size;
 }

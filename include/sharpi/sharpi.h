@@ -53,7 +53,7 @@ typedef int32_t sharpi_load_progress_fn(void *user, uint64_t done_bytes, uint64_
 
 struct sharpi_model_options {
     uint32_t size;
-    uint32_t context;      /* positions per session; 0 = as configured, else the model's own up to 8192 */
+    uint32_t context; /* positions per session; 0 = as configured, else what memory allows (docs/memory.md) */
     uint32_t max_sessions; /* sequences with a cache at once; 0 = 1 */
     uint32_t chunk;        /* most tokens in a step; 0 = as configured, else 512 */
     uint32_t headroom;     /* positions a ring keeps beyond its window; 0 = max(chunk, 4096) */
@@ -71,7 +71,7 @@ struct sharpi_model_options {
 };
 
 struct sharpi_model_info {
-    uint32_t size;
+    uint32_t size; /* set it to sizeof before the call: no more is written */
     uint32_t n_layers, width, n_heads, n_vocab;
     uint32_t context;       /* positions per session, as loaded */
     uint32_t context_model; /* what the model was made for */
