@@ -320,3 +320,14 @@ void sharpi_gguf_close(struct sharpi_gguf *gguf)
     free(gguf->names);
     free(gguf);
 }
+
+void sharpi_gguf_forget_metadata(const struct sharpi_gguf *gguf)
+{
+    const uint64_t page = 4096;
+    for (uint32_t i = 0; i < gguf->n_parts; i++) {
+        const struct sharpi_gguf_part *part = &gguf->parts[i];
+        uint64_t end = part->header.data_start < part->n_bytes ? part->header.data_start : part->n_bytes;
+        if (part->mapped)
+            madvise((void *)(uintptr_t)part->bytes, end / page * page, MADV_DONTNEED);
+    }
+}

@@ -56,6 +56,9 @@ int32_t sharpi_gguf_open_memory(const void *bytes, uint64_t n_bytes, const char 
                                 struct sharpi_gguf **out, struct sharpi_error *err);
 void sharpi_gguf_close(struct sharpi_gguf *gguf); /* NULL is fine */
 
+/* Gives back the memory of the metadata's pages once what was needed is copied; they come back from the file when touched. */
+void sharpi_gguf_forget_metadata(const struct sharpi_gguf *gguf);
+
 const char *sharpi_gguf_path(const struct sharpi_gguf *gguf);
 uint32_t sharpi_gguf_version(const struct sharpi_gguf *gguf);
 uint64_t sharpi_gguf_file_bytes(const struct sharpi_gguf *gguf); /* all split files together */

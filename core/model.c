@@ -165,6 +165,7 @@ int32_t sharpi_model_load(struct sharpi_engine *engine, const char *path,
         return status;
     }
     create_tokenizer(model);
+    sharpi_gguf_forget_metadata(sharpi_model_file_gguf(model->file));
     *out = model;
     return SHARPI_OK;
 }

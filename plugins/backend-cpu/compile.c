@@ -91,8 +91,8 @@ static int32_t copy_request(struct sharpi_program *program, const struct sharpi_
                     &program->kv_layers, err);
 }
 
-/* Tables that are looked up in the file mapping as well as packed for a product stay in memory. */
-static void mark_mapped(struct sharpi_program *program)
+/* Counts the tables that are looked up in the file mapping. */
+static void count_mapped(struct sharpi_program *program)
 {
     for (uint32_t i = 0; i < program->n_nodes; i++) {
         const struct node *node = &program->nodes[i];
@@ -100,10 +100,8 @@ static void mark_mapped(struct sharpi_program *program)
         if (node->kind != NODE_EMBED && node->kind != NODE_ROW_GATHER && node->kind != NODE_CUSTOM)
             continue;
         for (uint32_t k = 0; k < SHARPI_OP_MAX_WEIGHTS; k++) {
-            for (uint32_t w = 0; w < program->n_weights && node->op->w[k]; w++) {
-                program->weights[w].keep_mapping |= program->weights[w].tensor == node->op->w[k];
+            for (uint32_t w = 0; w < program->n_weights && node->op->w[k]; w++)
                 used |= program->weights[w].tensor == node->op->w[k] && !program->weights[w].packed_bytes;
-            }
             if (node->op->w[k] && !used)
                 program->mapped_bytes += node->op->w[k]->n_bytes;
         }
@@ -116,7 +114,7 @@ static int32_t compile_stages(struct sharpi_program *program, struct sharpi_erro
     if ((status = compile_lower(program, err)) || (status = weights_lay_out(program, err)) ||
         (status = compile_schedule(program, err)) || (status = compile_place(program, err)))
         return status;
-    mark_mapped(program);
+    count_mapped(program);
     program->parts = program_alloc(program, program->n_parts, sizeof *program->parts, err);
     program->counters = program_alloc(program, 2ull * program->n_steps, sizeof *program->counters, err);
     return program->parts && program->counters ? SHARPI_OK : SHARPI_ENOMEM;

@@ -1,11 +1,8 @@
 /* Loading: takes the memory that compile counted, packs weights with all threads, and fixes every pointer a run needs.
  *
- * A packed tensor's pages of the file mapping are given back as soon as its last chunk is packed, so that a model is in memory
- * once, not twice. Invariant: on failure nothing is held and the program can be loaded again.
+ * A packed chunk's pages of the file mapping are given back at once, so that a model is in memory once, not twice. Invariant: on failure nothing is held and the program can be loaded again.
  */
 #include "program.h"
-
-#include <sys/mman.h>
 
 /* Bytes of the file's layout that a thread packs at a time: often enough for the progress bar, seldom enough for locks. */
 #define PACK_CHUNK (UINT64_C(1) << 20)
@@ -33,16 +30,6 @@ static uint64_t matrix_chunks(const struct weight *w)
     return w->packed_bytes ? (w->matrices[0].n_out + rows - 1) / rows : 0;
 }
 
-static void drop_mapping(const struct weight *w)
-{
-    const uintptr_t page = 4096;
-    uintptr_t first = ((uintptr_t)w->tensor->data + page - 1) / page * page;
-    uintptr_t end = ((uintptr_t)w->tensor->data + w->tensor->n_bytes) / page * page;
-    if (!w->keep_mapping && end > first)
-        madvise((void *)first, end - first,
-                MADV_DONTNEED); /* read-only file pages: they come back if touched */
-}
-
 /* Packs chunk `chunk` of the weight; returns the bytes of the file's layout. */
 static uint64_t pack_chunk(struct packing *packing, struct weight *w, uint64_t chunk)
 {
@@ -52,8 +39,9 @@ static uint64_t pack_chunk(struct packing *packing, struct weight *w, uint64_t c
     const uint8_t *src = (const uint8_t *)w->tensor->data + chunk / per_matrix * m->n_out * m->row_bytes;
     matrix_pack(m, packing->program->weight_memory + w->offset + chunk / per_matrix * w->packed_bytes, src,
                 first, count);
-    if (__atomic_sub_fetch(&w->left, 1, __ATOMIC_ACQ_REL) == 0)
-        drop_mapping(w);
+    memory_forget_file(src + first * m->row_bytes, count * m->row_bytes);
+    if (__atomic_sub_fetch(&w->left, 1, __ATOMIC_ACQ_REL) == 0) /* the pages that chunks shared */
+        memory_forget_file(w->tensor->data, w->tensor->n_bytes);
     return count * m->row_bytes;
 }
 

@@ -98,7 +98,6 @@ struct weight {
     const struct sharpi_tensor *tensor;
     struct matrix *matrices; /* [n] */
     uint32_t n;
-    uint32_t keep_mapping; /* also read from the file mapping */
     uint64_t packed_bytes; /* of one matrix, a multiple of 64; 0: used from the mapping */
     uint64_t offset;       /* in the program's weight memory */
     uint32_t left;         /* load: chunks still to pack (atomic) */

@@ -1,6 +1,8 @@
 /* One step of the engine: checks the batch, fills in what depends on it, and runs all steps in one parallel region. */
 #include "run.h"
 
+enum { LONG_PROMPT = 64 };
+
 static void run_logit_cap(const struct run *run, const struct step *step, uint32_t ith, uint32_t nth)
 {
     const struct sharpi_program *program = run->program;
@@ -81,6 +83,23 @@ static void prepare(struct run *run)
     }
 }
 
+/* A long prompt maps much of an embedding table, since the system maps whole neighbourhoods of a row. Rows of the next
+ * tokens come back from the page cache; a table that a product reads in place stays. */
+static void forget_tables(const struct sharpi_program *program)
+{
+    for (uint32_t i = 0; i < program->n_nodes; i++) {
+        const struct node *node = &program->nodes[i];
+        uint32_t w = 0;
+        if (node->kind != NODE_EMBED && node->kind != NODE_ROW_GATHER)
+            continue;
+        while (w < program->n_weights &&
+               (program->weights[w].tensor != node->op->w[0] || program->weights[w].packed_bytes))
+            w++;
+        if (w == program->n_weights)
+            memory_forget_file(node->op->w[0]->data, node->op->w[0]->n_bytes);
+    }
+}
+
 int32_t cpu_run(struct sharpi_program *program, const struct sharpi_batch *batch,
                 const struct sharpi_run_io *io, struct sharpi_error *err)
 {
@@ -92,6 +111,8 @@ int32_t cpu_run(struct sharpi_program *program, const struct sharpi_batch *batch
         return status;
     prepare(&run);
     program->host->pool_run(program->device->pool, run_task, &run);
+    if (batch->n_tokens >= LONG_PROMPT)
+        forget_tables(program);
     if (run.status)
         return sharpi_fail(err, run.status, "a custom op of the architecture failed with status %d",
                            run.status);
