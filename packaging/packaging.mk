@@ -10,11 +10,6 @@ EXTRA_DIST += \
 	autogen.sh \
 	check \
 	data/models.ini \
-	examples/difference.sh \
-	examples/plugin-arch-simple/Makefile \
-	examples/plugin-arch-simple/arch-simple.c \
-	examples/plugin-kv-fp8/Makefile \
-	examples/plugin-kv-fp8/kv-fp8.c \
 	packaging/bindist \
 	packaging/common.sh \
 	packaging/fetch-model \

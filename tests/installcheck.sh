@@ -67,18 +67,4 @@ for plugin in $PLUGINS; do
     echo "ok: plugin $plugin"
 done
 
-# The examples, built as their readers would build them, each run through a model by its own "make check".
-cp -R "$srcdir/examples" "$work/examples"
-chmod -R u+w "$work/examples" # distcheck's sources are read-only
-for example in "$work"/examples/plugin-*; do
-    name=${example##*/}
-    MAKEFLAGS='' make -C "$example" CC="$CC" CFLAGS="$CFLAGS" PKG_CONFIG="$PKG_CONFIG" || fail "$name does not build"
-    "$DESTDIR$bindir/sharpi-plugin-check" "$example/${name#plugin-}.so" || fail "$name: sharpi-plugin-check finds fault"
-    if [ -d "$SHARPI_SHARED/fixtures" ]; then
-        MAKEFLAGS='' make -C "$example" check CC="$CC" CFLAGS="$CFLAGS" PKG_CONFIG="$PKG_CONFIG" \
-            SHARPI="$sharpi" FIXTURES="$SHARPI_SHARED/fixtures" || fail "$name does not run"
-        echo "ok: $name builds and runs a model"
-    else
-        echo "ok: $name builds (no model fixtures in $SHARPI_SHARED: not run)"
-    fi
-done
+"$srcdir/tests/installcheck-examples.sh" || fail "an example does not build or run"
