@@ -130,25 +130,37 @@ static int32_t deliver(struct sharpi_template_text *from, struct sharpi_template
                        struct sharpi_error *err)
 {
     size_t n = to->n_bytes + from->n_bytes + 1;
-    char *data;
 
     if (!to->data) {
         *to = *from;
         *from = (struct sharpi_template_text){0};
         if (to->data || (to->data = calloc(1, 1)))
             return SHARPI_OK;
-    } else if (n <= to->capacity || (data = realloc(to->data, n)) != NULL) {
-        if (n > to->capacity) {
-            to->data = data;
-            to->capacity = n;
-        }
-        if (from->n_bytes)
-            memcpy(to->data + to->n_bytes, from->data, from->n_bytes);
-        to->n_bytes += from->n_bytes;
-        to->data[to->n_bytes] = 0;
-        return SHARPI_OK;
+        return sharpi_fail(err, SHARPI_ENOMEM, "out of memory for a rendered chat template");
     }
-    return sharpi_fail(err, SHARPI_ENOMEM, "out of memory for %zu bytes of rendered chat template", n);
+    if (n > to->capacity) {
+        char *data = realloc(to->data, n);
+        if (!data)
+            return sharpi_fail(err, SHARPI_ENOMEM, "out of memory for %zu bytes of rendered chat template",
+                               n);
+        to->data = data;
+        to->capacity = n;
+    }
+    if (from->n_bytes)
+        memcpy(to->data + to->n_bytes, from->data, from->n_bytes);
+    to->n_bytes += from->n_bytes;
+    to->data[to->n_bytes] = 0;
+    return SHARPI_OK;
+}
+
+/* 0, or -1 when an error came out of the arena. A frame of its own, so that no local variable lives across setjmp. */
+__attribute__((noinline)) static int32_t try_render(struct jinja_render *r,
+                                                    const struct sharpi_template *tmpl, const json_t *context)
+{
+    if (setjmp(r->arena.out))
+        return -1;
+    render(r, tmpl, context);
+    return 0;
 }
 
 int32_t sharpi_template_render(const struct sharpi_template *tmpl, const json_t *context,
@@ -163,12 +175,10 @@ int32_t sharpi_template_render(const struct sharpi_template *tmpl, const json_t 
     if (!r)
         return sharpi_fail(err, SHARPI_ENOMEM, "out of memory for rendering a chat template");
     start(r, tmpl, limits);
-    if (setjmp(r->arena.out) == 0) {
-        render(r, tmpl, context);
+    if (try_render(r, tmpl, context) == 0)
         status = deliver(&r->text, out, err);
-    } else {
+    else
         status = report(&r->arena.failure, failure, err);
-    }
     jinja_arena_free(&r->arena);
     free(r->text.data);
     free(r);
