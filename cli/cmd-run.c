@@ -1,146 +1,231 @@
-/* sharpi run: one prompt in, text out as it is made. */
+/* sharpi run: one prompt in, text out as it is made, or one JSON object at the end. */
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "answer.h"
+#include "chat-prompt.h"
 #include "command.h"
-#include <sharpi/sampler.h>
+#include "core/engine.h"
+#include "sampling.h"
+
+static const char about[] =
+    "Answers or continues one prompt.\n\n"
+    "--json prints one object on one line when all is done: text; stop (\"end\": the model ended it, "
+    "\"length\": -n,\n"
+    "\"context\": the context is full, \"interrupt\": Ctrl-C); prompt_tokens, tokens; prefill_seconds, "
+    "decode_seconds,\n"
+    "prefill_per_second, decode_per_second; seed; model, architecture, backend, context.";
 
 struct run {
     struct common common;
-    const char *prompt, *file, *system;
-    uint32_t n_predict, raw, no_bos, ignore_end, stats;
-    struct sharpi_sampler_params sampling;
-    uint32_t seed_given;
+    struct sampling sampling;
+    const char *prompt, *file, *system, *template;
+    uint32_t n_predict, raw, no_bos, ignore_end, stats, json;
+
+    struct sharpi_model *model;
+    char *text; /* of the answer, for --json */
+    uint64_t n_text, text_capacity;
 };
 
-static int32_t make_prompt(const struct run *r, const struct sharpi_model *model, char **text, uint64_t *n,
-                           uint32_t *flags, struct sharpi_error *err)
+/* ---- The prompt */
+
+static int32_t read_prompt(const struct run *r, char **text, uint64_t *n, struct sharpi_error *err)
 {
-    char *plain = NULL;
-    int32_t status = SHARPI_OK;
     if (r->file)
-        status = read_file(r->file, 256u << 20, &plain, n, err);
-    else if (!(plain = strdup(r->prompt)))
-        status = sharpi_fail(err, SHARPI_ENOMEM, "no memory for the prompt");
+        return read_file(r->file, 256u << 20, text, n, err);
+    *text = strdup(r->prompt);
+    *n = strlen(r->prompt);
+    return *text ? SHARPI_OK : sharpi_fail(err, SHARPI_ENOMEM, "no memory for the prompt");
+}
+
+/* Messages of one turn through the chat template. */
+static int32_t render_prompt(const struct run *r, const char *user, uint64_t n_user, int32_t **tokens,
+                             uint64_t *n_tokens, struct sharpi_error *err)
+{
+    json_t *messages = json_array(), *system = NULL, *message = chat_message("user", user, n_user);
+    struct chat_prompt *prompt = NULL;
+    char *text = NULL;
+    uint64_t n;
+    int32_t status = SHARPI_OK;
+    if (r->system)
+        system = chat_message("system", r->system, strlen(r->system));
+    if ((r->system && (!system || json_array_append_new(messages, system))) || !message ||
+        json_array_append_new(messages, message))
+        status = sharpi_fail(err, SHARPI_EINVAL, "the prompt is not valid UTF-8");
+    if (!status)
+        status = chat_prompt_create(r->model, r->template, -1, &prompt, err);
+    if (!status)
+        status = chat_prompt_render(prompt, messages, &text, &n, tokens, n_tokens, err);
+    free(text);
+    chat_prompt_destroy(prompt);
+    json_decref(messages);
+    return status;
+}
+
+static int32_t make_prompt(const struct run *r, int32_t **tokens, uint64_t *n_tokens,
+                           struct sharpi_error *err)
+{
+    char *text = NULL;
+    uint64_t n;
+    int32_t status = read_prompt(r, &text, &n, err);
     if (status)
         return status;
-    *flags = r->no_bos ? 0 : SHARPI_TEXT_SPECIAL;
-    if (r->raw || !sharpi_model_has_chat_template(model)) {
-        *n = r->file ? *n : strlen(plain);
-        *text = plain;
-        return SHARPI_OK;
-    }
-    status = sharpi_model_chat_prompt(model, r->system, plain, text, err);
-    free(plain);
-    if (!status)
-        *n = strlen(*text);
-    *flags = SHARPI_TEXT_PARSE; /* the template writes BOS itself */
-    return status;
-}
-
-static int32_t generate(const struct run *r, struct sharpi_model *model, struct sharpi_session *session,
-                        struct sharpi_sampler *sampler, uint32_t *n_made, struct sharpi_error *err)
-{
-    int32_t status = SHARPI_OK, token;
-    const char *text;
-    uint64_t n;
-    struct sharpi_model_info info = {.size = sizeof info};
-    sharpi_model_get_info(model, &info);
-    for (*n_made = 0; *n_made < r->n_predict && !interrupted(); ++*n_made) {
-        if (sharpi_session_length(session) + 1 >= info.context)
-            break;
-        if ((status = sharpi_session_next(session, sampler, &token, err)))
-            return status;
-        if (!r->ignore_end && sharpi_model_is_end(model, token))
-            break;
-        if ((status = sharpi_session_text(session, token, &text, &n, err)) ||
-            (status = put_text(text, n, err)))
-            return status;
-    }
-    sharpi_session_text_end(session, &text, &n);
-    if ((status = put_text(text, n, err)))
-        return status;
-    return put_text("\n", 1, err);
-}
-
-static int32_t run_prompt(const struct run *r, struct sharpi_model *model, struct sharpi_error *err)
-{
-    struct sharpi_session *session = NULL;
-    struct sharpi_sampler *sampler = NULL;
-    struct sharpi_model_info info = {.size = sizeof info};
-    char *text = NULL;
-    int32_t *tokens = NULL;
-    uint64_t n_text = 0, n_tokens = 0;
-    uint32_t flags, n_made = 0;
-    double start, first, end;
-    int32_t status;
-    sharpi_model_get_info(model, &info);
-    if ((status = make_prompt(r, model, &text, &n_text, &flags, err)) ||
-        (status = sharpi_model_tokenize(model, text, n_text, flags, &tokens, &n_tokens, err)) ||
-        (status = sharpi_session_create(model, &session, err)) ||
-        (status = sharpi_sampler_create(&r->sampling, (int32_t)info.n_vocab, &sampler, err)))
-        goto out;
-    if (n_tokens == 0) {
-        status = sharpi_fail(err, SHARPI_EINVAL, "the prompt is empty");
-        goto out;
-    }
-    start = now_seconds();
-    status =
-        n_tokens > UINT32_MAX ? SHARPI_EFULL : sharpi_session_feed(session, tokens, (uint32_t)n_tokens, err);
-    first = now_seconds();
-    if (!status)
-        status = generate(r, model, session, sampler, &n_made, err);
-    end = now_seconds();
-    if (!status && r->stats)
-        fprintf(stderr, "prefill %llu tokens, %.1f/s; decode %u tokens, %.1f/s\n",
-                (unsigned long long)n_tokens, (double)n_tokens / (first - start), n_made,
-                n_made / (end - first));
-out:
-    sharpi_sampler_destroy(sampler);
-    sharpi_session_free(session);
-    free(tokens);
+    if (!r->raw && (r->template || sharpi_model_has_chat_template(r->model)))
+        status = render_prompt(r, text, n, tokens, n_tokens, err);
+    else if (r->system)
+        status = sharpi_fail(err, SHARPI_EINVAL,
+                             "--system needs a chat template: the model has none (--template names one)");
+    else
+        status = sharpi_model_tokenize(r->model, text, n, r->no_bos ? 0 : SHARPI_TEXT_SPECIAL, tokens,
+                                       n_tokens, err);
     free(text);
+    if (!status && *n_tokens == 0)
+        status = sharpi_fail(err, SHARPI_EINVAL, "the prompt is empty");
+    return status ? status : answer_check_fits(r->model, *n_tokens, "; shorten it or raise -c", err);
+}
+
+/* ---- The answer */
+
+static int32_t keep_text(struct run *r, const char *text, uint64_t n, struct sharpi_error *err)
+{
+    if (n > r->text_capacity - r->n_text) {
+        uint64_t capacity = 2 * (r->n_text + n) + 1024;
+        char *bigger = realloc(r->text, capacity);
+        if (!bigger)
+            return sharpi_fail(err, SHARPI_ENOMEM, "no memory for an answer of %llu bytes",
+                               (unsigned long long)capacity);
+        r->text = bigger;
+        r->text_capacity = capacity;
+    }
+    if (n)
+        memcpy(r->text + r->n_text, text, n);
+    r->n_text += n;
+    return SHARPI_OK;
+}
+
+static int32_t put_token(void *user, int32_t token, const char *text, uint64_t n, struct sharpi_error *err)
+{
+    struct run *r = user;
+    (void)token;
+    return r->json ? keep_text(r, text, n, err) : put_text(text, n, err);
+}
+
+static int32_t print_json(const struct run *r, const struct answer *a, struct sharpi_error *err)
+{
+    struct sharpi_model_info info = {.size = sizeof info};
+    json_t *object;
+    char *line = NULL;
+    int32_t status;
+    sharpi_model_get_info(r->model, &info);
+    object = json_pack("{s:s%, s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:s, s:s, s:s, s:I}", "text",
+                       r->text ? r->text : "", (size_t)r->n_text, "stop", answer_stop_name(a->stop),
+                       "prompt_tokens", (json_int_t)a->n_prompt, "tokens", (json_int_t)a->n_made,
+                       "prefill_seconds", a->prefill_seconds, "decode_seconds", a->decode_seconds,
+                       "prefill_per_second", per_second((double)a->n_prompt, a->prefill_seconds),
+                       "decode_per_second", per_second(a->n_made, a->decode_seconds), "seed",
+                       (json_int_t)r->sampling.params.seed, "model", info.path, "architecture", info.arch,
+                       "backend", info.backend, "context", (json_int_t)info.context);
+    if (object)
+        line = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    status = line ? put_text(line, strlen(line), err)
+                  : sharpi_fail(err, SHARPI_EINVAL,
+                                "the result cannot be written as JSON: a name or path is not UTF-8");
+    free(line);
+    json_decref(object);
+    return status ? status : put_text("\n", 1, err);
+}
+
+static int32_t report(const struct run *r, const struct answer *a, struct sharpi_error *err)
+{
+    int32_t status = r->json ? print_json(r, a, err) : put_text("\n", 1, err);
+    if (!status && r->stats)
+        fprintf(stderr, "prefill %llu tokens, %.1f/s; decode %u tokens, %.1f/s; seed %llu\n",
+                (unsigned long long)a->n_prompt, per_second((double)a->n_prompt, a->prefill_seconds),
+                a->n_made, per_second(a->n_made, a->decode_seconds),
+                (unsigned long long)r->sampling.params.seed);
     return status;
+}
+
+static int32_t run_prompt(struct run *r, struct sharpi_error *err)
+{
+    struct held_tokens held = {.session = NULL};
+    struct answer answer = {.model = r->model,
+                            .held = &held,
+                            .n_predict = r->n_predict,
+                            .ignore_end = r->ignore_end,
+                            .put = put_token,
+                            .user = r};
+    int32_t *tokens = NULL;
+    uint64_t n = 0;
+    int32_t status = make_prompt(r, &tokens, &n, err);
+    if (!status)
+        status = sharpi_session_create(r->model, &held.session, err);
+    if (!status)
+        status = sampling_create(&r->sampling, r->model, 0, tokens, n, &answer.sampler, err);
+    if (!status)
+        status = answer_run(&answer, tokens, n, err);
+    if (!status)
+        status = report(r, &answer, err);
+    sharpi_sampler_destroy(answer.sampler);
+    held_free(&held);
+    sharpi_session_free(held.session);
+    free(tokens);
+    return status;
+}
+
+/* ---- The command */
+
+static int run_loaded(struct run *r)
+{
+    struct sharpi_engine *engine = NULL;
+    struct sharpi_error err = SHARPI_ERROR_INIT;
+    int32_t status;
+    catch_interrupt();
+    status = open_engine(&r->common, &engine, &err);
+    if (!status)
+        status = sampling_settle(&r->sampling, engine->settings, &err);
+    if (!status)
+        status = load_model(&r->common, engine, NULL, &r->model, &err);
+    if (!status)
+        status = run_prompt(r, &err);
+    sharpi_model_free(r->model);
+    sharpi_engine_close(engine);
+    free(r->text);
+    if (interrupted())
+        return EXIT_INTERRUPT;
+    return status ? fail("run", &err) : EXIT_OK;
 }
 
 static int run_command(int argc, char **argv)
 {
     struct run r = {.n_predict = 256};
-    struct sharpi_engine *engine = NULL;
-    struct sharpi_model *model = NULL;
     struct sharpi_error err = SHARPI_ERROR_INIT;
     const char *args[1];
     uint32_t n_args;
-    int32_t status;
     int code;
-    sharpi_sampler_params_init(&r.sampling);
+    sampling_init(&r.sampling);
+    common_init(&r.common);
     const struct option own[] = {
         {"prompt", 'p', OPTION_STRING, "TEXT", "the prompt (or as the one argument)", &r.prompt, NULL},
         {"file", 'f', OPTION_STRING, "FILE", "read the prompt from a file, - is standard input", &r.file,
          NULL},
-        {"predict", 'n', OPTION_UINT, "N", "most tokens to make (256)", &r.n_predict, NULL},
+        {"predict", 'n', OPTION_UINT, "N", "most tokens to make (256), 0 = until it ends", &r.n_predict,
+         NULL},
         {"system", 0, OPTION_STRING, "TEXT", "system message, for models with a chat template", &r.system,
          NULL},
+        {"template", 0, OPTION_STRING, "NAME|FILE", "chat template: chatml, gemma, llama2, llama3 or a file",
+         &r.template, NULL},
         {"raw", 0, OPTION_FLAG, NULL, "no chat template: continue the text", &r.raw, NULL},
         {"no-bos", 0, OPTION_FLAG, NULL, "no BOS in front", &r.no_bos, NULL},
         {"ignore-end", 0, OPTION_FLAG, NULL, "go on after end-of-text tokens", &r.ignore_end, NULL},
-        {"temp", 0, OPTION_FLOAT, "T", "temperature, 0 = greedy (0.8)", &r.sampling.temperature, NULL},
-        {"top-k", 0, OPTION_INT, "K", "keep the K most likely, 0 = off (40)", &r.sampling.top_k, NULL},
-        {"top-p", 0, OPTION_FLOAT, "P", "keep the smallest set of probability P, 1 = off (0.95)",
-         &r.sampling.top_p, NULL},
-        {"min-p", 0, OPTION_FLOAT, "P", "drop what is P times less likely than the best (0.05)",
-         &r.sampling.min_p, NULL},
-        {"repeat-penalty", 0, OPTION_FLOAT, "R", "penalty on seen tokens, 1 = off (1)",
-         &r.sampling.repeat_penalty, NULL},
-        {"seed", 0, OPTION_U64, "N", "same seed, same text (default: random)", &r.sampling.seed,
-         &r.seed_given},
+        {"json", 0, OPTION_FLAG, NULL, "print one JSON object at the end", &r.json, NULL},
         {"stats", 0, OPTION_FLAG, NULL, "print speed at the end", &r.stats, NULL},
         {NULL, 0, 0, NULL, NULL, NULL, NULL}};
-    const struct option *tables[] = {own, r.common.model_options, r.common.engine_options, NULL};
-    common_init(&r.common);
-    code = parse_command("run", "sharpi run -m FILE [OPTIONS] [PROMPT]", "Answers or continues one prompt.",
-                         tables, argc, argv, args, 1, &n_args);
+    const struct option *tables[] = {own, r.sampling.options, r.common.model_options, r.common.engine_options,
+                                     NULL};
+    code = parse_command("run", "sharpi run -m FILE [OPTIONS] [PROMPT]", about, tables, argc, argv, args, 1,
+                         &n_args);
     if (code >= 0)
         return code;
     if (n_args)
@@ -149,19 +234,9 @@ static int run_command(int argc, char **argv)
         sharpi_fail(&err, SHARPI_EINVAL, "give a prompt: -p TEXT, -f FILE, or one argument");
         return fail_usage("run", &err);
     }
-    if (!r.seed_given)
-        r.sampling.seed = (uint64_t)time(NULL) ^ ((uint64_t)(now_seconds() * 1e9) << 20);
-    catch_interrupt();
-    status = open_engine(&r.common, &engine, &err);
-    if (!status)
-        status = load_model(&r.common, engine, NULL, &model, &err);
-    if (!status)
-        status = run_prompt(&r, model, &err);
-    sharpi_model_free(model);
-    sharpi_engine_close(engine);
-    if (interrupted())
-        return EXIT_INTERRUPT;
-    return status ? fail("run", &err) : EXIT_OK;
+    code = run_loaded(&r);
+    sampling_free(&r.sampling);
+    return code;
 }
 
 const struct command command_run = {"run", "answer or continue a prompt", run_command};

@@ -52,6 +52,12 @@ int stderr_is_terminal(void)
     return isatty(STDERR_FILENO) && term && strcmp(term, "dumb") != 0;
 }
 
+int stdout_has_colour(void)
+{
+    const char *term = getenv("TERM"), *no_color = getenv("NO_COLOR");
+    return isatty(STDOUT_FILENO) && term && strcmp(term, "dumb") != 0 && !(no_color && *no_color);
+}
+
 int fail(const char *command, const struct sharpi_error *err)
 {
     if (!err->text[0])
@@ -192,10 +198,11 @@ int32_t load_model(const struct common *common, struct sharpi_engine *engine,
 
 /* ---- Signals, time, files */
 
-static volatile sig_atomic_t interrupt_count;
+static volatile sig_atomic_t interrupt_count, terminate;
 
 static void on_interrupt(int signal_number)
 {
+    terminate |= signal_number == SIGTERM;
     if (++interrupt_count > 1)
         _exit(128 + signal_number);
 }
@@ -212,6 +219,16 @@ void catch_interrupt(void)
 int interrupted(void)
 {
     return interrupt_count != 0;
+}
+
+int terminated(void)
+{
+    return terminate != 0;
+}
+
+void clear_interrupt(void)
+{
+    interrupt_count = terminate;
 }
 
 double now_seconds(void)

@@ -19,7 +19,7 @@ struct command {
     int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns enum exit_code */
 };
 
-extern const struct command command_bench, command_detokenize, command_doctor, command_inspect,
+extern const struct command command_bench, command_chat, command_detokenize, command_doctor, command_inspect,
     command_logits, command_plan, command_perplexity, command_plugins, command_run, command_template,
     command_tokenize;
 
@@ -60,9 +60,12 @@ int32_t load_model(const struct common *common, struct sharpi_engine *engine,
 /* Set by Ctrl-C after catch_interrupt; a second Ctrl-C ends the program at once. */
 int interrupted(void);
 void catch_interrupt(void);
+void clear_interrupt(void); /* a chat goes on after Ctrl-C */
+int terminated(void);       /* it was SIGTERM: no going on */
 
 /* Whether stderr is a terminal that may be decorated (NO_COLOR unset for colours). */
 int stderr_is_terminal(void);
+int stdout_has_colour(void); /* a terminal that knows how, and NO_COLOR unset */
 
 /* Writes all to stdout and flushes; a full disk is an error naming it, a closed pipe one without text. */
 int32_t put_text(const char *text, uint64_t n, struct sharpi_error *err);

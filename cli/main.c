@@ -5,9 +5,9 @@
 #include "core/nearest.h"
 
 static const struct command *const commands[] = {
-    &command_run,     &command_tokenize, &command_detokenize, &command_template,
-    &command_logits,  &command_bench,    &command_plan,       &command_perplexity,
-    &command_inspect, &command_plugins,  &command_doctor,
+    &command_run,        &command_chat,    &command_tokenize, &command_detokenize,
+    &command_template,   &command_logits,  &command_bench,    &command_plan,
+    &command_perplexity, &command_inspect, &command_plugins,  &command_doctor,
 };
 #define N_COMMANDS (sizeof commands / sizeof *commands)
 

@@ -63,7 +63,7 @@ static int32_t parse_int(const char *text, int32_t *out)
     return SHARPI_OK;
 }
 
-static int32_t store(const struct option *o, const char *text, struct sharpi_error *err)
+int32_t option_set(const struct option *o, const char *text, struct sharpi_error *err)
 {
     static const char *const wants[] = {[OPTION_UINT] = "a number from 0 to 4294967295",
                                         [OPTION_U64] = "a number",
@@ -78,7 +78,8 @@ static int32_t store(const struct option *o, const char *text, struct sharpi_err
         status = sharpi_parse_uint(text, &number);
         if (!status && number > UINT32_MAX)
             status = SHARPI_EINVAL;
-        *(uint32_t *)o->value = (uint32_t)number;
+        if (!status)
+            *(uint32_t *)o->value = (uint32_t)number;
         break;
     case OPTION_U64:
         status = sharpi_parse_uint(text, o->value);
@@ -134,7 +135,7 @@ static int32_t parse_one(const struct option *const *tables, int argc, char **ar
         value = argv[++*i];
     if (!value)
         return sharpi_fail(err, SHARPI_EINVAL, "--%s needs a value: %s", o->name, o->argument);
-    return store(o, value, err);
+    return option_set(o, value, err);
 }
 
 int32_t options_parse(const struct option *const *tables, int argc, char **argv, const char **args,

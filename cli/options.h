@@ -32,6 +32,10 @@ struct option {
     uint32_t *given; /* set to 1 when the option was there, or NULL */
 };
 
+/* Sets one option (not a flag) from a text, which must live as long as the value where that points into it. On an error the
+ * value is as it was. */
+int32_t option_set(const struct option *option, const char *text, struct sharpi_error *err);
+
 /* Parses argv[1..] of a command: options in any order, "--name=value" and "--name value", "--" ends options. What is left
  * (no options) goes to args, *n_args of them. Returns 0; 1 when --help was asked for; or SHARPI_EINVAL with a sentence
  * that suggests the nearest option. `tables` is a NULL-terminated list of tables. */

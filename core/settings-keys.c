@@ -18,6 +18,7 @@ enum key_type {
     TYPE_BOOL,
     TYPE_BYTES,   /* 12282MiB */
     TYPE_RESERVE, /* rule, exact or a size */
+    TYPE_NUMBER,  /* 0.8, -1; its user knows the range */
 };
 
 struct key {
@@ -43,6 +44,25 @@ static const struct key keys[] = {
     {"model", "plan", TYPE_STRING, 0, 0},
     {"model", "repack", TYPE_BOOL, 0, 0},
     {"model", "strict", TYPE_BOOL, 0, 0},
+    {"sampling", "temp", TYPE_NUMBER, 0, 0},
+    {"sampling", "top-k", TYPE_NUMBER, 0, 0},
+    {"sampling", "top-p", TYPE_NUMBER, 0, 0},
+    {"sampling", "min-p", TYPE_NUMBER, 0, 0},
+    {"sampling", "typical", TYPE_NUMBER, 0, 0},
+    {"sampling", "min-keep", TYPE_NUMBER, 0, 0},
+    {"sampling", "repeat-penalty", TYPE_NUMBER, 0, 0},
+    {"sampling", "repeat-last-n", TYPE_NUMBER, 0, 0},
+    {"sampling", "frequency-penalty", TYPE_NUMBER, 0, 0},
+    {"sampling", "presence-penalty", TYPE_NUMBER, 0, 0},
+    {"sampling", "dry-multiplier", TYPE_NUMBER, 0, 0},
+    {"sampling", "dry-base", TYPE_NUMBER, 0, 0},
+    {"sampling", "dry-allowed-length", TYPE_NUMBER, 0, 0},
+    {"sampling", "dry-last-n", TYPE_NUMBER, 0, 0},
+    {"sampling", "xtc-probability", TYPE_NUMBER, 0, 0},
+    {"sampling", "xtc-threshold", TYPE_NUMBER, 0, 0},
+    {"sampling", "logit-bias", TYPE_WORDS, 0, 0},
+    {"sampling", "chain", TYPE_STRING, 0, 0},
+    {"sampling", "seed", TYPE_UINT, 0, UINT64_MAX},
     {"server", "listen", TYPE_STRING, 0, 0},
 };
 
@@ -119,6 +139,7 @@ static int32_t check_value(const struct key *key, const struct sharpi_setting *s
 {
     struct sharpi_reserve reserve;
     uint64_t bytes;
+    char *end;
     int32_t flag;
     if (key->type != TYPE_WORDS && !*setting->value)
         return sharpi_fail(err, SHARPI_EINVAL, "%s: [%s] %s has no value", setting->origin, key->section,
@@ -133,6 +154,9 @@ static int32_t check_value(const struct key *key, const struct sharpi_setting *s
     if (key->type == TYPE_BYTES && sharpi_parse_bytes(setting->value, &bytes) != 0)
         return sharpi_fail(err, SHARPI_EINVAL, "%s: [%s] %s = %.60s: not a size, as 12282MiB is",
                            setting->origin, key->section, key->key, setting->value);
+    if (key->type == TYPE_NUMBER && (strtod(setting->value, &end), *end))
+        return sharpi_fail(err, SHARPI_EINVAL, "%s: [%s] %s = %.60s: not a number", setting->origin,
+                           key->section, key->key, setting->value);
     if (key->type == TYPE_RESERVE && sharpi_parse_reserve(setting->value, &reserve) != 0)
         return sharpi_fail(err, SHARPI_EINVAL, "%s: [%s] %s = %.60s: neither rule, exact nor a size",
                            setting->origin, key->section, key->key, setting->value);
