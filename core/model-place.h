@@ -10,16 +10,17 @@ struct sharpi_planning {
     struct sharpi_plan_request request;
     struct sharpi_plan_weights weights;
     struct sharpi_kv_format *other_formats;
+    const struct sharpi_plan *saved; /* borrowed */
 };
 
-/* Sizes, formats and reserve; devices are the caller's to fill in. `saved` overrides options and settings; NULL without.
- * Finish it even after an error. */
+/* Sizes, formats and reserve; devices are the caller's to fill in. `saved` (or NULL) overrides settings, and options must not say
+ * otherwise. Finish it even after an error. */
 int32_t sharpi_planning_init(struct sharpi_planning *planning, const struct sharpi_model *model,
                              const struct sharpi_model_options *options, const struct sharpi_plan *saved,
                              struct sharpi_error *err);
 void sharpi_planning_finish(struct sharpi_planning *planning);
 
-/* Makes the plan and writes the model's name into it. */
+/* Makes the plan, writes the model's name into it, and refuses a saved one that was made for another model. */
 int32_t sharpi_planning_make(const struct sharpi_planning *planning, const struct sharpi_model *model,
                              struct sharpi_plan **out, struct sharpi_error *err);
 

@@ -124,6 +124,16 @@ static int32_t check_formats(const struct sharpi_plan_request *r, struct sharpi_
 
 /* ---- The request */
 
+static int32_t differs(uint32_t option, uint32_t saved)
+{
+    return option && option != saved;
+}
+
+static int32_t other(const char *option, const char *saved)
+{
+    return option && strcmp(option, saved) != 0;
+}
+
 /* A saved plan's sizes become options; one that the user gave too must say the same. */
 static int32_t take_saved(const struct sharpi_model *model, const struct sharpi_plan *saved,
                           struct sharpi_model_options *options, struct sharpi_error *err)
@@ -134,14 +144,15 @@ static int32_t take_saved(const struct sharpi_model *model, const struct sharpi_
                            "%u: make a new plan",
                            saved->n_layers, saved->context_model, model->desc.n_layers,
                            model->desc.context_length);
-    if ((options->context && options->context != saved->context) ||
-        (options->chunk && options->chunk != saved->chunk) ||
-        (options->headroom && options->headroom != saved->headroom))
+    if (differs(options->context, saved->context) || differs(options->chunk, saved->chunk) ||
+        differs(options->headroom, saved->headroom) || differs(options->max_sessions, saved->max_seqs) ||
+        other(options->kv_global ? options->kv_global : options->kv, saved->kv_global) ||
+        other(options->kv_swa ? options->kv_swa : options->kv, saved->kv_swa))
         return sharpi_fail(
             err, SHARPI_EINVAL,
-            "the saved plan has a context of %u, chunk %u and headroom %u: leave these options "
-            "away, or make a new plan",
-            saved->context, saved->chunk, saved->headroom);
+            "the saved plan has a context of %u, chunk %u, headroom %u, %u sequences, kv %s and "
+            "%s with windows: leave options that say otherwise away, or make a new plan",
+            saved->context, saved->chunk, saved->headroom, saved->max_seqs, saved->kv_global, saved->kv_swa);
     options->context = saved->context;
     options->chunk = saved->chunk;
     options->headroom = saved->headroom;
@@ -169,6 +180,7 @@ int32_t sharpi_planning_init(struct sharpi_planning *planning, const struct shar
     struct sharpi_model_options wanted = *options;
     int32_t status;
     memset(planning, 0, sizeof *planning);
+    planning->saved = saved;
     r->desc = &model->desc;
     r->arch = model->arch_offer;
     r->weights = &planning->weights;
@@ -200,6 +212,20 @@ static char *printable(const char *text)
     return copy;
 }
 
+static int32_t check_same(const struct sharpi_plan *plan, const struct sharpi_plan *saved,
+                          struct sharpi_error *err)
+{
+    if (plan->model_weight_bytes != saved->model_weight_bytes ||
+        sharpi_plan_kv_bytes(plan) != sharpi_plan_kv_bytes(saved))
+        return sharpi_fail(
+            err, SHARPI_EINVAL,
+            "the saved plan was made for another model: %llu bytes of tensors and %llu of KV, "
+            "this one has %llu and %llu: make a new plan",
+            (unsigned long long)saved->model_weight_bytes, (unsigned long long)sharpi_plan_kv_bytes(saved),
+            (unsigned long long)plan->model_weight_bytes, (unsigned long long)sharpi_plan_kv_bytes(plan));
+    return SHARPI_OK;
+}
+
 int32_t sharpi_planning_make(const struct sharpi_planning *planning, const struct sharpi_model *model,
                              struct sharpi_plan **out, struct sharpi_error *err)
 {
@@ -213,12 +239,15 @@ int32_t sharpi_planning_make(const struct sharpi_planning *planning, const struc
     plan->model_path = printable(sharpi_model_file_path(model->file));
     for (uint64_t i = 0; i < sharpi_gguf_n_tensors(gguf); i++)
         plan->model_weight_bytes += sharpi_gguf_tensor_at(gguf, i)->n_bytes;
-    if (plan->model_name && plan->model_arch && plan->model_path) {
+    if (!plan->model_name || !plan->model_arch || !plan->model_path)
+        status = sharpi_fail(err, SHARPI_ENOMEM, "no memory for a plan");
+    else if (planning->saved)
+        status = check_same(plan, planning->saved, err);
+    if (status)
+        sharpi_plan_free(plan);
+    else
         *out = plan;
-        return SHARPI_OK;
-    }
-    sharpi_plan_free(plan);
-    return sharpi_fail(err, SHARPI_ENOMEM, "no memory for a plan");
+    return status;
 }
 
 /* ---- Described devices */
@@ -263,20 +292,6 @@ static void take_saved_devices(const struct sharpi_plan *saved, struct described
     r->placement = &saved->placement;
 }
 
-static int32_t check_same(const struct sharpi_plan *plan, const struct sharpi_plan *saved,
-                          struct sharpi_error *err)
-{
-    if (plan->model_weight_bytes != saved->model_weight_bytes ||
-        sharpi_plan_kv_bytes(plan) != sharpi_plan_kv_bytes(saved))
-        return sharpi_fail(
-            err, SHARPI_EINVAL,
-            "the saved plan was made for another model: %llu bytes of tensors and %llu of KV, "
-            "this one has %llu and %llu: make a new plan",
-            (unsigned long long)saved->model_weight_bytes, (unsigned long long)sharpi_plan_kv_bytes(saved),
-            (unsigned long long)plan->model_weight_bytes, (unsigned long long)sharpi_plan_kv_bytes(plan));
-    return SHARPI_OK;
-}
-
 int32_t sharpi_model_plan(struct sharpi_model *model, const struct sharpi_model_options *options,
                           const struct sharpi_plan_wishes *wishes, struct sharpi_plan **out,
                           struct sharpi_error *err)
@@ -296,13 +311,8 @@ int32_t sharpi_model_plan(struct sharpi_model *model, const struct sharpi_model_
     if (!status)
         status = sharpi_planning_make(&planning, model, &plan, err);
     if (!status && wishes->saved)
-        status = check_same(plan, wishes->saved, err);
-    if (!status && wishes->saved)
         plan->context_limit = wishes->saved->context_limit;
     sharpi_planning_finish(&planning);
-    if (status)
-        sharpi_plan_free(plan);
-    else
-        *out = plan;
+    *out = plan;
     return status;
 }

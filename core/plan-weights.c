@@ -1,5 +1,5 @@
 /* Which tensors a graph uses where, and what a range of its segments weighs. */
-#include "plan.h"
+#include "plan-internal.h"
 
 #include <stdlib.h>
 
@@ -81,7 +81,7 @@ uint64_t sharpi_plan_device_weights(const struct sharpi_plan_weights *weights, u
                     !is_host_expert(w, n_expert_layers);
         }
         if (used)
-            sum += weights->items[i].tensor->n_bytes;
+            sum = sharpi_plan_add(sum, weights->items[i].tensor->n_bytes);
     }
     return sum;
 }
@@ -101,9 +101,9 @@ uint64_t sharpi_plan_host_weights(const struct sharpi_plan_weights *weights, uin
                 w->use != SHARPI_USE_GATHER && (w->segment >= first || is_host_expert(w, n_expert_layers));
         }
         if (used)
-            sum += weights->items[i].tensor->n_bytes;
+            sum = sharpi_plan_add(sum, weights->items[i].tensor->n_bytes);
         else if (gathered)
-            *mapped += weights->items[i].tensor->n_bytes;
+            *mapped = sharpi_plan_add(*mapped, weights->items[i].tensor->n_bytes);
     }
     return sum;
 }

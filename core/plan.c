@@ -215,6 +215,10 @@ static int32_t check_placement(const struct search *s, struct sharpi_error *err)
 {
     const struct sharpi_placement *p = &s->plan->placement;
     const uint32_t n = s->request->n_devices, n_segments = sharpi_plan_segments(s->request);
+    if (p->n_expert_layers && (!s->request->desc->n_experts || !n))
+        return sharpi_fail(err, SHARPI_EINVAL, "the placement has experts of %u layers on the CPU, but %s",
+                           p->n_expert_layers,
+                           n ? "the model has no experts" : "everything else is there too");
     for (uint32_t d = 0; d < n; d++) {
         uint32_t first = sharpi_plan_first(p, d);
         if (p->ends[d] < first || p->ends[d] > n_segments || (p->ends[d] != first && p->ends[d] < 2))

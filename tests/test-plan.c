@@ -384,6 +384,7 @@ static void a_split_never_separates_a_shared_cache(void)
     make_toy(&toy, 48);
     for (uint32_t i = 20; i < 48; i++)
         toy.layers[i].kv_source = 19;
+    use_format(&toy, "q8_0");
     for (uint64_t mib = 3 * 1024; mib < 8 * 1024; mib += 100) {
         struct sharpi_plan *plan;
         toy.device.total_bytes = toy.device.free_bytes = mib * MIB;
@@ -392,6 +393,27 @@ static void a_split_never_separates_a_shared_cache(void)
         CU_ASSERT(plan->parts[0].end_segment >= 49 || plan->parts[0].end_segment <= 20);
         sharpi_plan_free(plan);
     }
+}
+
+static void a_replayed_placement_is_checked(void)
+{
+    static const uint32_t wrong[] = {1, 21, 30, 51, UINT32_MAX};
+    struct sharpi_error err = SHARPI_ERROR_INIT;
+    struct sharpi_placement placement = {.n_expert_layers = 0};
+    struct sharpi_plan *plan = NULL;
+    struct toy toy;
+    make_toy(&toy, 48);
+    for (uint32_t i = 20; i < 48; i++)
+        toy.layers[i].kv_source = 19;
+    toy.request.placement = &placement;
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        placement.ends[0] = wrong[i];
+        CU_ASSERT_EQUAL(sharpi_plan_make(&toy.request, &plan, &err), SHARPI_EINVAL);
+    }
+    placement.ends[0] = 20; /* layers 0 to 18 */
+    plan = make(&toy);
+    CU_ASSERT_EQUAL(plan->parts[1].first_segment, 20);
+    sharpi_plan_free(plan);
 }
 
 static void several_devices_are_filled_in_order(void)
@@ -579,6 +601,7 @@ int main(void)
                                   TEST(parallel_sequences_share_the_memory),
                                   TEST(layers_that_do_not_fit_go_to_the_host),
                                   TEST(a_split_never_separates_a_shared_cache),
+                                  TEST(a_replayed_placement_is_checked),
                                   TEST(several_devices_are_filled_in_order),
                                   TEST(experts_leave_the_device_before_layers_do),
                                   TEST(experts_of_a_dense_model_are_refused),
