@@ -15,6 +15,7 @@ include tests/core.mk
 if BUILD_TESTS
 include tests/attention.mk
 include tests/backend-cpu.mk
+include tests/chat.mk
 include tests/gguf.mk
 include tests/jinja.mk
 include tests/matmul.mk
