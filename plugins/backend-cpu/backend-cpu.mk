@@ -52,6 +52,7 @@ noinst_LTLIBRARIES += plugins/backend-cpu/libcpu-avx512.la
 plugins_backend_cpu_libcpu_la_LIBADD += plugins/backend-cpu/libcpu-avx512.la
 endif
 plugins_backend_cpu_libcpu_avx512_la_SOURCES = \
+	$(cpu_matmul_avx512_sources) \
 	$(cpu_attention_avx512_sources) \
 	plugins/backend-cpu/measure-avx512.c \
 	plugins/backend-cpu/ops-avx512.c

@@ -104,12 +104,12 @@ INLINE void multiply_columns(struct traits_k q, const struct slab_in *in, const 
     __m512 scale[4];
     codes += 2 * i * q.block_bytes;
     UNROLL for (uint32_t j = 0; j < 16; j++) w[j] = q.codes(codes + (j >> 3) * q.block_bytes, j & 7);
-    UNROLL for (uint32_t k = 0; k < n_subs; k++) scale[k] = s->scale[n_subs * i + k];
+    UNROLL for (uint32_t k = 0; k < 4; k++) if (k < n_subs) scale[k] = s->scale[n_subs * i + k];
     for (uint32_t t = 0; t < in->n_tokens; t++) {
         const uint8_t *x = in->x[t] + in->k + 64 * i;
         OPAQUE(x);
         __m512 total = s->sum[t];
-        UNROLL for (uint32_t k = 0; k < n_subs; k++)
+        UNROLL for (uint32_t k = 0; k < 4; k++) if (k < n_subs)
         {
             __m512i start =
                 q.offset ? _mm512_set1_epi32(s->start[t][n_subs * i + k]) : _mm512_setzero_si512();
@@ -133,7 +133,7 @@ INLINE void end_tokens(struct traits_k q, const struct slab_in *in, const struct
         if (q.has_min) {
             __m512i min_sum = _mm512_setzero_si512();
             sums += in->k / q.sub_size;
-            UNROLL for (uint32_t i = 0; i < 128 / q.sub_size; i++) min_sum =
+            UNROLL for (uint32_t i = 0; i < 8; i++) if (i < 128 / q.sub_size) min_sum =
                 _mm512_dpwssd_epi32(min_sum, s->min[i], broadcast_4_bytes(sums + 2 * i));
             total = _mm512_fnmadd_ps(_mm512_mul_ps(dmin, xd), _mm512_cvtepi32_ps(min_sum), total);
         }

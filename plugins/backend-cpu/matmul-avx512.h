@@ -127,14 +127,15 @@ INLINE __m512i codes_fp4(const uint8_t *p, uint32_t j)
     return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), codes_4bit(p, j));
 }
 
-/* Makes the compiler take an address as it is: it would keep one register per offset from another instead. */
-#define OPAQUE(pointer) __asm__("" : "+r"(pointer))
+/* Makes the compiler take an address as it is, rather than keep a register per offset from another; and leave the loop
+ * around it alone, of which it might else do two turns at once, more than the registers hold. */
+#define OPAQUE(pointer) __asm__ volatile("" : "+r"(pointer))
 
-/* sum += codes * activations over `n` column groups. */
+/* sum += codes * activations over n <= 8 column groups. */
 INLINE __m512i sum_codes(__m512i sum, const __m512i *codes, const uint8_t *x, uint32_t n)
 {
-    UNROLL for (uint32_t j = 0; j < n; j++) sum =
-        _mm512_dpbusd_epi32(sum, codes[j], broadcast_4_bytes(x + 4 * j));
+    UNROLL for (uint32_t j = 0; j < 8; j++) if (j < n) /* a constant count: clang unrolls before it knows n */
+        sum = _mm512_dpbusd_epi32(sum, codes[j], broadcast_4_bytes(x + 4 * j));
     return sum;
 }
 

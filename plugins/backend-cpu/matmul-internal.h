@@ -167,9 +167,6 @@ extern const struct matmul_isa matmul_avx2;
 #ifdef HAVE_AVX512
 extern const struct matmul_isa matmul_avx512;
 #endif
-#ifdef HAVE_AVX512BF16
-extern const struct matmul_isa matmul_avx512bf16;
-#endif
 /* By enum cpu_isa; NULL where this build has no kernels for it. */
 extern const struct matmul_isa *const matmul_kernel_table[CPU_ISA_COUNT];
 

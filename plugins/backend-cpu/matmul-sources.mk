@@ -10,3 +10,7 @@ cpu_matmul_avx2_sources = \
 	plugins/backend-cpu/matmul-avx2.h plugins/backend-cpu/matmul-avx2.c \
 	plugins/backend-cpu/matmul-avx2-32.c plugins/backend-cpu/matmul-avx2-k.c \
 	plugins/backend-cpu/matmul-avx2-float.c plugins/backend-cpu/act-avx2.c
+cpu_matmul_avx512_sources = \
+	plugins/backend-cpu/matmul-avx512.h plugins/backend-cpu/matmul-avx512.c \
+	plugins/backend-cpu/matmul-avx512-32.c plugins/backend-cpu/matmul-avx512-k.c \
+	plugins/backend-cpu/matmul-avx512-float.c plugins/backend-cpu/act-avx512.c

@@ -10,6 +10,9 @@ const struct matmul_isa *const matmul_kernel_table[CPU_ISA_COUNT] = {
 #ifdef HAVE_AVX2
     [CPU_ISA_AVX2] = &matmul_avx2,
 #endif
+#ifdef HAVE_AVX512
+    [CPU_ISA_AVX512] = &matmul_avx512,
+#endif
 };
 
 /* The strongest kernel at or below isa. An ISA above scalar that reads packed rows of a type serves that type's unpacked
