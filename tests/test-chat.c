@@ -2,9 +2,11 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <CUnit/Basic.h>
 
+#include "cli/chat.h"
 #include "cli/held-tokens.h"
 #include "cli/reasoning.h"
 #include "cli/sampling.h"
@@ -180,6 +182,7 @@ static void reasoning_is_told_from_the_answer(void)
     check_split("", "<|channel>thought\nhm<channel|>yes", "\nhm", "yes");
     check_split("", "[THINK]hm[/THINK] yes", "hm", "yes");
     check_split("", "<think>never ends", "never ends", "");
+    check_split("", "<think>a</think?</think>b", "a</think?", "b");
     check_split("", "<<think>x", "", "<<think>x");
 }
 
@@ -206,6 +209,55 @@ static void marks_that_are_control_tokens_are_known(void)
     CU_ASSERT(!reasoning_is_mark("<eos>", 5));
     CU_ASSERT(!reasoning_is_mark("<", 1));
     CU_ASSERT(!reasoning_is_mark("", 0));
+}
+
+/* ---- The screen */
+
+/* What the terminal would get for reasoning and answer. */
+static void show(struct chat_screen *screen, const char *thought, const char *said, char *text, size_t n)
+{
+    FILE *file = tmpfile();
+    int saved = dup(STDOUT_FILENO);
+    size_t got;
+    CU_ASSERT_FATAL(file && saved >= 0);
+    fflush(stdout);
+    dup2(fileno(file), STDOUT_FILENO);
+    chat_screen_begin(screen);
+    CU_ASSERT(chat_screen_put(screen, 1, thought, strlen(thought), NULL) == 0);
+    CU_ASSERT(chat_screen_put(screen, 0, said, strlen(said), NULL) == 0);
+    CU_ASSERT(chat_screen_end(screen, NULL) == 0);
+    dup2(saved, STDOUT_FILENO);
+    close(saved);
+    rewind(file);
+    got = fread(text, 1, n - 1, file);
+    text[got] = 0;
+    fclose(file);
+}
+
+static void reasoning_is_dimmed_or_marked_or_hidden(void)
+{
+    struct chat_screen colour = {.colour = 1}, none = {.colour = 0}, hidden = {.hide_reasoning = 1};
+    char text[128];
+    show(&colour, "\nhm", "yes", text, sizeof text);
+    CU_ASSERT_STRING_EQUAL(text, "\033[2mhm\n\033[0myes\n");
+    show(&colour, "hm", "", text, sizeof text);
+    CU_ASSERT_STRING_EQUAL(text, "\033[2mhm\n\033[0m");
+    show(&none, "hm\n", "yes\n", text, sizeof text);
+    CU_ASSERT_STRING_EQUAL(text, "<think>\nhm\n</think>\nyes\n");
+    show(&hidden, "hm", "yes", text, sizeof text);
+    CU_ASSERT_STRING_EQUAL(text, "yes\n");
+}
+
+static void a_model_cannot_control_the_terminal(void)
+{
+    struct chat_screen terminal = {.clean = 1}, pipe = {.clean = 0};
+    const char *evil = "a\033]0;x\007b\r\xc2\x9b"
+                       "2J\xc2\xa0\tc\x7f";
+    char text[128];
+    show(&terminal, "", evil, text, sizeof text);
+    CU_ASSERT_STRING_EQUAL(text, "a]0;xb2J\xc2\xa0\tc\n");
+    show(&pipe, "", evil, text, sizeof text);
+    CU_ASSERT(memcmp(text, evil, strlen(evil)) == 0);
 }
 
 /* ---- Sampling options */
@@ -346,6 +398,8 @@ int main(void)
     CU_ADD_TEST(suite, a_template_may_have_opened_the_reasoning);
     CU_ADD_TEST(suite, an_answer_about_marks_stays_whole);
     CU_ADD_TEST(suite, marks_that_are_control_tokens_are_known);
+    CU_ADD_TEST(suite, reasoning_is_dimmed_or_marked_or_hidden);
+    CU_ADD_TEST(suite, a_model_cannot_control_the_terminal);
     CU_ADD_TEST(suite, options_win_over_settings);
     CU_ADD_TEST(suite, wrong_settings_are_named);
     CU_ADD_TEST(suite, set_changes_all_or_nothing);

@@ -48,6 +48,15 @@ grep -q '"content": "/slash"' "$work/system.json" || bad 'two slashes were not o
 chat 0 "/multi\na\nb\n.\n/save $work/multi.json\n"
 grep -q '"content": "a\\nb"' "$work/multi.json" || bad '/multi did not join lines'
 
+# A template that opens the reasoning: all of it is reasoning then, marked, hidden, and saved beside the answer.
+echo '{% for m in messages %}{{ m.content }}{% endfor %}<think>' >"$work/think.jinja"
+chat 0 "hello\n/save $work/think.json\n" --template "$work/think.jinja" --logit-bias 104+1000
+has out '^<think>$'
+has out '^dddddd$'
+grep -q '"reasoning_content": "dddddd"' "$work/think.json" || bad 'reasoning was not saved as such'
+chat 0 'hello\n' --template "$work/think.jinja" --logit-bias 104+1000 --hide-reasoning
+grep -q d "$work/out" && bad 'reasoning was not hidden'
+
 # What is wrong is said, the chat goes on, and the exit status tells.
 chat 1 "/sett temp=1\nhello\n/save $work/after.json\n"
 has err 'did you mean /set?'
