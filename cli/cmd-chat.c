@@ -93,14 +93,14 @@ static int talk(struct chat *chat)
             }
             continue;
         }
-        if (outcome == LINE_FAILED) {
-            fprintf(stderr, "sharpi chat: cannot read standard input: %s\n", strerror(errno));
-            return EXIT_ERROR;
-        }
         if (outcome == LINE_END) {
             if (chat->screen.terminal)
                 putchar('\n');
             break;
+        }
+        if (outcome != LINE_READ) {
+            fprintf(stderr, "sharpi chat: cannot read standard input: %s\n", strerror(errno));
+            return EXIT_ERROR;
         }
         asked = 0;
         take_message(chat, text);
