@@ -168,6 +168,7 @@ static void moe_row(const struct sharpi_op *op, const double *x, const double *r
         for (uint32_t e = 0; e < a->n_experts; e++)
             if (!used[e] && (best == UINT32_MAX || logits[e] > logits[best]))
                 best = e;
+        best = best == UINT32_MAX ? 0 : best; /* never: n_used <= n_experts */
         used[best] = 1;
         chosen[j] = best;
     }

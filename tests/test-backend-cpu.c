@@ -248,7 +248,7 @@ static void check_graph(int32_t graph, int32_t type, uint32_t all_sizes)
     struct world_options options = {graph, type, 7};
     struct world world;
     int32_t tokens[MAX_TOKENS];
-    struct reference reference;
+    struct reference reference = {0};
     CU_ASSERT_EQUAL_FATAL(world_create(&world, &host, &options), 0);
     random_tokens(tokens, MAX_TOKENS, 3);
     reference_run(&reference, &world, tokens, MAX_TOKENS);

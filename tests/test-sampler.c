@@ -369,7 +369,7 @@ static void dry_agrees_with_its_definition(void)
         for (int32_t i = 0; i < LENGTH; i++)
             history[i] = (int32_t)(uniform() * (trial % 2 ? V : 3));
         if (trial % 7 == 0) /* a real repeat */
-            memcpy(history + 20, history + 3, 10 * sizeof *history);
+            memmove(history + 20, history + 3, 10 * sizeof *history);
         accept_all(s, history, LENGTH);
         memset(logits, 0, sizeof logits);
         sharpi_sampler_sample(s, logits, V);
@@ -436,7 +436,8 @@ static void large_vocabularies_agree_with_sorting(void)
     enum { BIG = 200000 };
     float *logits = malloc(BIG * sizeof *logits);
     double *sorted = malloc(BIG * sizeof *sorted);
-    order = realloc(order, BIG * sizeof *order);
+    free(order);
+    order = malloc(BIG * sizeof *order);
     for (int32_t trial = 0; trial < 3; trial++) {
         static const int32_t ks[] = {40, 1000, 50000};
         struct sharpi_sampler_params p = plain("top_k");
