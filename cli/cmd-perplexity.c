@@ -46,7 +46,7 @@ static void log_softmax(float *logits, uint32_t n_vocab)
         largest = logits[i] > largest ? logits[i] : largest;
     for (uint32_t i = 0; i < n_vocab; i++)
         sum += exp((double)(logits[i] - largest));
-    shift = log(sum) + (double)largest;
+    shift = log(fmax(sum, 1)) + (double)largest; /* the largest adds 1 */
     for (uint32_t i = 0; i < n_vocab; i++)
         logits[i] = (float)((double)logits[i] - shift);
 }

@@ -22,7 +22,7 @@ static void normalise(float *row, uint32_t n)
     double sum = 0, log_sum;
     for (uint32_t i = 0; i < n; i++)
         sum += exp((double)row[i]);
-    log_sum = log(sum);
+    log_sum = sum > 0 ? log(sum) : 0;
     for (uint32_t i = 0; i < n && sum > 0; i++)
         row[i] = (float)((double)row[i] - log_sum);
 }

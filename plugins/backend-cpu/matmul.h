@@ -39,8 +39,8 @@ struct matrix {
     uint64_t row_bytes; /* of the file's layout */
     int32_t type;
     uint32_t packed;
-    enum act_format act;  /* what multiply wants as input */
-    uint32_t rows_unit;   /* rows are interleaved in groups of so many; slices begin at multiples of it */
+    enum act_format act; /* what multiply wants as input */
+    uint32_t rows_unit;  /* rows are interleaved in groups of so many; slices begin at multiples of it */
 };
 
 /* Describes `tensor`'s 2-D matrix [ne0 = n_in, ne1 = n_out] (or expert e of a 3-D one) on `isa`; no data is touched and
@@ -59,10 +59,11 @@ enum matmul_epilogue {
 
 struct matmul_part {
     const struct matrix *w;
-    const float *bias;      /* [n_out] or NULL */
-    const int32_t *in_rows; /* NULL: rows 0..n_rows-1 of the activations; else which row each output row reads (MoE) */
-    float *out;             /* [n_rows, out_stride] */
-    uint64_t out_stride;    /* floats */
+    const float *bias; /* [n_out] or NULL */
+    const int32_t
+        *in_rows; /* NULL: rows 0..n_rows-1 of the activations; else which row each output row reads (MoE) */
+    float *out;   /* [n_rows, out_stride] */
+    uint64_t out_stride; /* floats */
     uint32_t n_rows;
     int32_t epilogue;
 };
@@ -71,9 +72,9 @@ struct matmul_part {
 struct matmul_job {
     const struct matmul_part *parts;
     uint32_t n_parts;
-    const void *act[ACT_COUNT];        /* activations per format that some part wants */
-    uint64_t act_stride[ACT_COUNT];    /* bytes from row to row */
-    uint32_t *next;                    /* shared work counter; 0 before the first thread enters (atomic inside) */
+    const void *act[ACT_COUNT];     /* activations per format that some part wants */
+    uint64_t act_stride[ACT_COUNT]; /* bytes from row to row */
+    uint32_t *next; /* shared work counter; 0 before the first thread enters (atomic inside) */
 };
 
 /* Called by all nth threads with the same job; returns when this thread finds no more work (no barrier inside). Threads write
