@@ -2,6 +2,8 @@
 
 bin_PROGRAMS += sharpi
 sharpi_SOURCES = \
+	cli/catalogue.c \
+	cli/catalogue.h \
 	cli/cmd-bench.c \
 	cli/cmd-inspect.c \
 	cli/cmd-logits.c \
@@ -19,6 +21,11 @@ sharpi_SOURCES = \
 	cli/main.c \
 	cli/options.c \
 	cli/options.h \
+	cli/progress.c \
+	cli/progress.h \
 	cli/saved-logits.c \
 	cli/saved-logits.h
 sharpi_LDADD = core/libcore.la -lm
+sharpi_CPPFLAGS = $(AM_CPPFLAGS) -DSHARPI_DATADIR='"$(pkgdatadir)"'
+
+pkgdata_DATA = data/models.ini

@@ -11,6 +11,8 @@
 
 #include <sharpi/plugin/host.h>
 
+#include "progress.h"
+
 void common_init(struct common *c)
 {
     const struct option engine[] = {
@@ -153,26 +155,11 @@ void model_options(const struct common *common, struct sharpi_model_options *opt
     options->kv_swa = common->kv_swa;
 }
 
-/* Progress bar on a terminal, nothing elsewhere; shown only when loading takes a while. */
-struct bar {
-    double start;
-    int shown, enabled;
-};
-
 static int32_t show_progress(void *user, uint64_t done, uint64_t total)
 {
-    enum { WIDTH = 30 };
-    struct bar *bar = user;
-    int filled = total ? (int)(done * WIDTH / total) : WIDTH, i;
     if (interrupted())
         return SHARPI_ECANCELLED;
-    if (!bar->enabled || (!bar->shown && now_seconds() - bar->start < 0.3))
-        return 0;
-    fprintf(stderr, "\rloading [");
-    for (i = 0; i < WIDTH; i++)
-        fputc(i < filled ? '#' : '.', stderr);
-    fprintf(stderr, "] %3d%%", total ? (int)(done * 100 / total) : 100);
-    bar->shown = 1;
+    progress_show(user, done, total);
     return 0;
 }
 
@@ -181,7 +168,7 @@ int32_t load_model(const struct common *common, struct sharpi_engine *engine,
                    struct sharpi_error *err)
 {
     struct sharpi_model_options options = {.size = sizeof options};
-    struct bar bar = {.start = now_seconds(), .enabled = stderr_is_terminal() && !common->quiet};
+    struct progress progress;
     int32_t status;
     if (!common->model)
         return sharpi_fail(err, SHARPI_EINVAL, "no model: give one with -m FILE.gguf");
@@ -189,10 +176,10 @@ int32_t load_model(const struct common *common, struct sharpi_engine *engine,
         options = *extra;
     model_options(common, &options);
     options.progress = show_progress;
-    options.progress_user = &bar;
+    options.progress_user = &progress;
+    progress_begin(&progress, "loading", (int)common->quiet, 0);
     status = sharpi_model_load(engine, common->model, &options, model, err);
-    if (bar.shown)
-        fprintf(stderr, "\r\033[K");
+    progress_end(&progress);
     return status;
 }
 

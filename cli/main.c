@@ -8,6 +8,9 @@ static const struct command *const commands[] = {
     &command_run,        &command_chat,    &command_tokenize, &command_detokenize,
     &command_template,   &command_logits,  &command_bench,    &command_plan,
     &command_perplexity, &command_inspect, &command_plugins,  &command_doctor,
+#ifdef SHARPI_WITH_PULL
+    &command_pull,
+#endif
 };
 #define N_COMMANDS (sizeof commands / sizeof *commands)
 
@@ -27,6 +30,12 @@ static int unknown_command(const char *name)
     for (i = 0; i < N_COMMANDS; i++)
         names[i] = commands[i]->name;
     nearest = sharpi_nearest(name, names, N_COMMANDS);
+    if (strcmp(name, "pull") == 0) {
+        fprintf(
+            stderr,
+            "sharpi: 'pull' is not in this build: libcurl was missing, or configure had --without-curl\n");
+        return EXIT_ERROR;
+    }
     fprintf(stderr, "sharpi: unknown command '%s'", name);
     if (nearest)
         fprintf(stderr, "; did you mean '%s'?\n", nearest);
