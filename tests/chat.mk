@@ -4,6 +4,7 @@ check_PROGRAMS += tests/test-chat
 tests_test_chat_SOURCES = \
 	cli/chat-screen.c \
 	cli/command.c \
+	cli/progress.c \
 	cli/held-tokens.c \
 	cli/options.c \
 	cli/reasoning.c \
