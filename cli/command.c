@@ -238,6 +238,8 @@ int finish_output(int code)
 {
     struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
     int earlier = ferror(stdout);
+    if (code == EXIT_INTERRUPT && terminated())
+        return EXIT_TERMINATED;
     errno = 0;
     if ((fflush(stdout) == 0 && !earlier) || code != EXIT_OK)
         return code;

@@ -8,10 +8,11 @@
 
 enum exit_code {
     EXIT_OK = 0,
-    EXIT_ERROR = 1,       /* it could not be done; the reason is on stderr */
-    EXIT_USAGE = 2,       /* the command line is wrong */
-    EXIT_INTERRUPT = 130, /* stopped by Ctrl-C */
-    EXIT_PIPE = 141,      /* who reads the output went away (head): what a shell shows for SIGPIPE */
+    EXIT_ERROR = 1,        /* it could not be done; the reason is on stderr */
+    EXIT_USAGE = 2,        /* the command line is wrong */
+    EXIT_INTERRUPT = 130,  /* stopped by Ctrl-C */
+    EXIT_PIPE = 141,       /* who reads the output went away (head): what a shell shows for SIGPIPE */
+    EXIT_TERMINATED = 143, /* ended by SIGTERM, as cleanly as by Ctrl-C */
 };
 
 struct command {
@@ -69,7 +70,7 @@ int stdout_has_colour(void); /* a terminal that knows how, and NO_COLOR unset */
 
 /* Writes all to stdout and flushes; a full disk is an error naming it, a closed pipe one without text. */
 int32_t put_text(const char *text, uint64_t n, struct sharpi_error *err);
-/* At the end of the program: `code`, or the right one when something printed could not be written. */
+/* At the end of the program: `code`, or the right one when something printed could not be written or it was SIGTERM. */
 int finish_output(int code);
 
 /* A whole file, NUL-terminated, free() it; "-" is standard input. At most `limit` bytes. */

@@ -34,6 +34,8 @@ static int32_t fail_unknown(const struct option *const *tables, const char *argu
         for (o = *tables; o->name && n < MAX_NAMES; o++)
             names[n++] = o->name;
     }
+    if (n < MAX_NAMES)
+        names[n++] = "help";
     snprintf(name, sizeof name, "%.*s", (int)(length < 63 ? length : 63), argument);
     nearest = sharpi_nearest(name + strspn(name, "-"), names, n);
     if (nearest)

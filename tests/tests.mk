@@ -11,6 +11,7 @@ AM_TESTS_ENVIRONMENT = \
 	top_builddir='$(abs_top_builddir)'; export top_builddir;
 
 # Fragments, in alphabetical order; `make check` needs CUnit for them.
+include tests/cli.mk
 include tests/core.mk
 if BUILD_TESTS
 include tests/attention.mk
