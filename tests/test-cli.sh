@@ -211,20 +211,21 @@ if [ -r "$top/man/sharpi.1" ]; then
         [ -r "$page" ] || { problem "no man page of $command: name it in cli/man.mk" && continue; }
         for option in $(options_of "$command"); do
             sed 's/\\-/-/g' "$page" | grep -q -- "--$option" || problem "$page lacks --$option"
-            grep -q -- "--$option[ \"]" "$top/completion/sharpi" || problem "bash completion lacks --$option of $command"
-            grep -q -- "--$option[]['}=+*]" "$top/completion/_sharpi" || problem "zsh completion lacks --$option of $command"
+            sed -n "/^    $command)/,/;;/p" "$top/completion/sharpi" | grep -q "words=.*--$option " ||
+                problem "bash completion lacks --$option of $command"
+            grep -q -- "--${option}[]['}=+*]" "$top/completion/_sharpi" || problem "zsh completion lacks --$option of $command"
             grep -q -- "_from $command.* -l $option " "$top/completion/sharpi.fish" ||
                 problem "fish completion lacks --$option of $command"
         done
     done
     if command -v bash >/dev/null; then
-        complete() {
+        completes() {
             bash -c '. "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _sharpi; echo "${COMPREPLY[*]}"' \
                 bash "$top/completion/sharpi" "$@" 2>"$work/err"
         }
-        [ "$(complete sharpi toke)" = tokenize ] || problem "bash completes toke to $(complete sharpi toke)"
-        [ "$(complete sharpi template --add)" = --add-generation-prompt ] || problem "bash does not complete an option"
-        [ "$(complete sharpi run --model "$source/NE")" = "$source/NEWS" ] || problem "bash does not complete a file"
+        [ "$(completes sharpi toke)" = tokenize ] || problem "bash completes toke to $(completes sharpi toke)"
+        [ "$(completes sharpi template --add)" = --add-generation-prompt ] || problem "bash does not complete an option"
+        [ "$(completes sharpi run --model "$source/NE")" = "$source/NEWS" ] || problem "bash does not complete a file"
     fi
     if command -v zsh >/dev/null; then zsh -n "$top/completion/_sharpi" 2>"$work/err" || problem "zsh"; fi
     if command -v fish >/dev/null; then fish -n "$top/completion/sharpi.fish" 2>"$work/err" || problem "fish"; fi
