@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "chat.h"
-#include "reasoning.h"
+#include "core/reasoning.h"
 
 struct buffer {
     char *data;
@@ -13,7 +13,7 @@ struct buffer {
 /* An answer on its way: from tokens through the splitter to the screen and to the message. */
 struct turn {
     struct chat *chat;
-    struct reasoning splitter;
+    struct sharpi_reasoning splitter;
     struct buffer said, thought;
 };
 
@@ -50,12 +50,12 @@ static int32_t put_token(void *user, int32_t token, const char *text, uint64_t n
     int32_t status;
     if (token >= 0 && sharpi_token_attr(tokenizer, token) == SHARPI_TOKEN_CONTROL) {
         struct sharpi_str name = sharpi_token_text(tokenizer, token);
-        if (reasoning_is_mark(name.data, name.n)) {
+        if (sharpi_reasoning_is_mark(name.data, name.n)) {
             text = name.data;
             n = name.n;
         }
     }
-    status = reasoning_push(&turn->splitter, text, n, err);
+    status = sharpi_reasoning_push(&turn->splitter, text, n, err);
     return status ? status : chat_screen_flush(err);
 }
 
@@ -112,7 +112,7 @@ static int32_t run_turn(struct chat *chat, struct turn *turn, const int32_t *tok
     chat_screen_begin(&chat->screen);
     status = answer_run(&answer, tokens, n, err);
     if (!status)
-        status = reasoning_end(&turn->splitter, err);
+        status = sharpi_reasoning_end(&turn->splitter, err);
     if (chat_screen_end(&chat->screen, &other) && !status)
         status = sharpi_fail(err, SHARPI_EIO, "%s", other.text);
     sharpi_sampler_destroy(answer.sampler);
@@ -130,7 +130,7 @@ int32_t chat_answer(struct chat *chat, struct sharpi_error *err)
     int32_t status =
         chat_prompt_render(chat->prompt, chat->messages, &text, &n_text, &tokens, &n_tokens, err);
     if (!status) {
-        reasoning_init(&turn.splitter, text, n_text, put_piece, &turn);
+        sharpi_reasoning_init(&turn.splitter, text, n_text, put_piece, &turn);
         status = run_turn(chat, &turn, tokens, n_tokens, err);
     }
     if (!status) {

@@ -14,8 +14,6 @@ sharpi_SOURCES += \
 	cli/held-tokens.h \
 	cli/line-editor.c \
 	cli/line-editor.h \
-	cli/reasoning.c \
-	cli/reasoning.h \
 	cli/sampling.c \
 	cli/sampling.h
 sharpi_LDADD += $(LIBEDIT_LIBS) $(JANSSON_LIBS)

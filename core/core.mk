@@ -56,6 +56,8 @@ core_libcore_la_SOURCES = $(JINJA_SOURCES) \
 	core/plugins.h \
 	core/pool.c \
 	core/pool.h \
+	core/reasoning.c \
+	core/reasoning.h \
 	core/sampler-chain.c \
 	core/sampler-internal.h \
 	core/sampler-penalties.c \

@@ -7,7 +7,6 @@ tests_test_chat_SOURCES = \
 	cli/progress.c \
 	cli/held-tokens.c \
 	cli/options.c \
-	cli/reasoning.c \
 	cli/sampling.c \
 	tests/fixtures.c \
 	tests/fixtures.h \

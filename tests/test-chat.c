@@ -8,7 +8,7 @@
 
 #include "cli/chat.h"
 #include "cli/held-tokens.h"
-#include "cli/reasoning.h"
+#include "core/reasoning.h"
 #include "cli/sampling.h"
 #include "fixtures.h"
 
@@ -163,13 +163,13 @@ static void check_split(const char *prompt, const char *text, const char *though
 {
     for (size_t piece = 1; piece <= strlen(text) + 1; piece += strlen(text)) {
         struct heard heard = {"", ""};
-        struct reasoning r;
-        reasoning_init(&r, prompt, strlen(prompt), hear, &heard);
+        struct sharpi_reasoning r;
+        sharpi_reasoning_init(&r, prompt, strlen(prompt), hear, &heard);
         for (size_t at = 0; at < strlen(text); at += piece) {
             size_t n = strlen(text) - at < piece ? strlen(text) - at : piece;
-            CU_ASSERT(reasoning_push(&r, text + at, n, NULL) == 0);
+            CU_ASSERT(sharpi_reasoning_push(&r, text + at, n, NULL) == 0);
         }
-        CU_ASSERT(reasoning_end(&r, NULL) == 0);
+        CU_ASSERT(sharpi_reasoning_end(&r, NULL) == 0);
         CU_ASSERT_STRING_EQUAL(heard.thought, thought);
         CU_ASSERT_STRING_EQUAL(heard.said, said);
     }
@@ -203,12 +203,12 @@ static void an_answer_about_marks_stays_whole(void)
 
 static void marks_that_are_control_tokens_are_known(void)
 {
-    CU_ASSERT(reasoning_is_mark("<|channel>", 10));
-    CU_ASSERT(reasoning_is_mark("<channel|>", 10));
-    CU_ASSERT(reasoning_is_mark("<think>", 7));
-    CU_ASSERT(!reasoning_is_mark("<eos>", 5));
-    CU_ASSERT(!reasoning_is_mark("<", 1));
-    CU_ASSERT(!reasoning_is_mark("", 0));
+    CU_ASSERT(sharpi_reasoning_is_mark("<|channel>", 10));
+    CU_ASSERT(sharpi_reasoning_is_mark("<channel|>", 10));
+    CU_ASSERT(sharpi_reasoning_is_mark("<think>", 7));
+    CU_ASSERT(!sharpi_reasoning_is_mark("<eos>", 5));
+    CU_ASSERT(!sharpi_reasoning_is_mark("<", 1));
+    CU_ASSERT(!sharpi_reasoning_is_mark("", 0));
 }
 
 /* ---- The screen */

@@ -3,8 +3,6 @@
 
 #include <string.h>
 
-enum { STATE_START, STATE_INSIDE, STATE_ANSWER };
-
 static const struct {
     const char *opening, *closing;
 } marks[] = {
@@ -28,8 +26,8 @@ static int32_t ends_with(const char *text, uint64_t n, const char *end)
     return n >= n_end && memcmp(text + n - n_end, end, n_end) == 0;
 }
 
-void reasoning_init(struct reasoning *r, const char *prompt, uint64_t n_prompt, reasoning_put_fn *put,
-                    void *user)
+void sharpi_reasoning_init(struct sharpi_reasoning *r, const char *prompt, uint64_t n_prompt,
+                           sharpi_reasoning_put_fn *put, void *user)
 {
     memset(r, 0, sizeof *r);
     r->put = put;
@@ -38,13 +36,13 @@ void reasoning_init(struct reasoning *r, const char *prompt, uint64_t n_prompt, 
         n_prompt--;
     for (uint32_t i = 0; i < N_MARKS; i++) {
         if (ends_with(prompt, n_prompt, marks[i].opening)) {
-            r->state = STATE_INSIDE;
+            r->state = SHARPI_REASONING_INSIDE;
             r->closing = marks[i].closing;
         }
     }
 }
 
-int32_t reasoning_is_mark(const char *text, uint64_t n)
+int32_t sharpi_reasoning_is_mark(const char *text, uint64_t n)
 {
     for (uint32_t i = 0; i < N_MARKS && n > 1; i++) {
         if (n <= strlen(marks[i].opening) && memcmp(text, marks[i].opening, n) == 0)
@@ -55,16 +53,16 @@ int32_t reasoning_is_mark(const char *text, uint64_t n)
     return 0;
 }
 
-static int32_t put_held(struct reasoning *r, uint32_t n, struct sharpi_error *err)
+static int32_t put_held(struct sharpi_reasoning *r, uint32_t n, struct sharpi_error *err)
 {
-    int32_t status = n ? r->put(r->user, r->state == STATE_INSIDE, r->held, n, err) : SHARPI_OK;
+    int32_t status = n ? r->put(r->user, r->state == SHARPI_REASONING_INSIDE, r->held, n, err) : SHARPI_OK;
     memmove(r->held, r->held + n, r->n_held - n);
     r->n_held -= n;
     return status;
 }
 
 /* The held text has one byte more, before anything was answered: it opens a block, may still do so, or is the answer. */
-static int32_t step_start(struct reasoning *r, struct sharpi_error *err)
+static int32_t step_start(struct sharpi_reasoning *r, struct sharpi_error *err)
 {
     uint64_t space = leading_space(r->held, r->n_held), n = r->n_held - space;
     for (uint32_t i = 0; i < N_MARKS && n; i++) {
@@ -72,26 +70,26 @@ static int32_t step_start(struct reasoning *r, struct sharpi_error *err)
         if (n > n_mark || memcmp(r->held + space, marks[i].opening, n) != 0)
             continue;
         if (n == n_mark) {
-            r->state = STATE_INSIDE;
+            r->state = SHARPI_REASONING_INSIDE;
             r->closing = marks[i].closing;
             r->n_held = 0;
         }
-        if (r->n_held < REASONING_HOLD)
+        if (r->n_held < SHARPI_REASONING_HOLD)
             return SHARPI_OK;
     }
-    if (!n && r->n_held < REASONING_HOLD)
+    if (!n && r->n_held < SHARPI_REASONING_HOLD)
         return SHARPI_OK;
     if (r->after_block) {
         memmove(r->held, r->held + space, n);
         r->n_held = (uint32_t)n;
     }
     if (r->n_held)
-        r->state = STATE_ANSWER;
+        r->state = SHARPI_REASONING_ANSWER;
     return put_held(r, r->n_held, err);
 }
 
 /* The same within a block: held is always the beginning of the closing mark, the rest is passed on. */
-static int32_t step_inside(struct reasoning *r, struct sharpi_error *err)
+static int32_t step_inside(struct sharpi_reasoning *r, struct sharpi_error *err)
 {
     uint64_t n_mark = strlen(r->closing);
     uint32_t skip = 0;
@@ -99,28 +97,29 @@ static int32_t step_inside(struct reasoning *r, struct sharpi_error *err)
            (r->n_held - skip > n_mark || memcmp(r->held + skip, r->closing, r->n_held - skip) != 0))
         skip++;
     if (skip == 0 && r->n_held == n_mark) {
-        r->state = STATE_START;
+        r->state = SHARPI_REASONING_START;
         r->after_block = 1;
         r->n_held = 0;
     }
     return put_held(r, skip, err);
 }
 
-int32_t reasoning_push(struct reasoning *r, const char *text, uint64_t n, struct sharpi_error *err)
+int32_t sharpi_reasoning_push(struct sharpi_reasoning *r, const char *text, uint64_t n,
+                              struct sharpi_error *err)
 {
     int32_t status = SHARPI_OK;
     for (uint64_t i = 0; i < n && !status; i++) {
-        if (r->state == STATE_ANSWER)
+        if (r->state == SHARPI_REASONING_ANSWER)
             return r->put(r->user, 0, text + i, n - i, err);
         r->held[r->n_held++] = text[i];
-        status = r->state == STATE_START ? step_start(r, err) : step_inside(r, err);
+        status = r->state == SHARPI_REASONING_START ? step_start(r, err) : step_inside(r, err);
     }
     return status;
 }
 
-int32_t reasoning_end(struct reasoning *r, struct sharpi_error *err)
+int32_t sharpi_reasoning_end(struct sharpi_reasoning *r, struct sharpi_error *err)
 {
-    if (r->state == STATE_START && leading_space(r->held, r->n_held) == r->n_held)
+    if (r->state == SHARPI_REASONING_START && leading_space(r->held, r->n_held) == r->n_held)
         r->n_held = 0;
     return put_held(r, r->n_held, err);
 }
