@@ -2,6 +2,8 @@
 
 bin_PROGRAMS += sharpi
 sharpi_SOURCES = \
+	cli/bench-text.c \
+	cli/bench-text.h \
 	cli/catalogue.c \
 	cli/catalogue.h \
 	cli/cmd-bench.c \

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bench-text.h"
 #include "command.h"
 #include "core/model.h"
 
@@ -250,8 +251,12 @@ static int bench_command(int argc, char **argv)
         {"json", 0, OPTION_FLAG, NULL, "JSON instead of a table", &b.json, NULL},
         {NULL, 0, 0, NULL, NULL, NULL, NULL}};
     const struct option *tables[] = {own, b.common.model_options, b.common.engine_options, NULL};
+    if (argc > 1 && strcmp(argv[1], "text") == 0)
+        return bench_text_command(argc - 1, argv + 1);
     common_init(&b.common);
-    code = parse_command("bench", "sharpi bench -m FILE [OPTIONS]", "Measures prefill and decode speed.",
+    code = parse_command("bench", "sharpi bench -m FILE [OPTIONS]",
+                         "Measures prefill and decode speed. 'sharpi bench text' measures tokenizer and "
+                         "sampler: see its own --help.",
                          tables, argc, argv, args, 1, &n_args);
     if (code >= 0)
         return code;

@@ -5,6 +5,7 @@ if RUNS_HERE
 man_pages = \
 	man/sharpi.1 \
 	man/sharpi-bench.1 \
+	man/sharpi-bench-text.1 \
 	man/sharpi-chat.1 \
 	man/sharpi-detokenize.1 \
 	man/sharpi-doctor.1 \

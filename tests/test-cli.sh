@@ -56,6 +56,10 @@ expect 2 "did you mean '--against'" perplexity --agianst x
 expect 2 "needs a value" run --predict
 expect 2 "must be" run --predict many
 expect 2 "one argument too many" logits a
+expect 2 "did you mean '--logits'" bench text --logit 5
+expect 2 "add -m" bench text -f "$source/NEWS"
+expect 2 "1 to 1000" bench text -r 0
+expect 1 "not a GGUF" bench text -m "$source/NEWS"
 
 # ---- Files that are not there or something else
 for command in tokenize detokenize; do
@@ -104,6 +108,11 @@ if command -v python3 >/dev/null && python3 "$work/make-tiny-model.py" "$tiny"; 
     expect 0 "" run -m "$tiny" -c 128 -t 1 -n 4 --seed 1 hello
     status_into_closed_pipe run -m "$tiny" -c 128 -t 1 -n 4 hello
     status_into_closed_pipe tokenize -m "$tiny" hello
+    status_into_closed_pipe bench text --logits 100 -r 1
+    expect 0 "" bench text -m "$tiny" -f "$source/LICENSE" --logits 1000 -r 1 --json
+    python3 -c 'import json, sys; r = json.load(open(sys.argv[1]))
+assert r["logits"] == 1000 and len(r["texts"]) == 3 and all(t["mb_per_s"] > 0 for t in r["texts"]) and all(c["us"] > 0 for c in r["chains"])' \
+        "$work/out" 2>"$work/err" || problem "bench text --json"
     if [ -w /dev/full ]; then
         for command in run tokenize; do
             "$sharpi" $command -m "$tiny" -p hello >/dev/full 2>"$work/err"
@@ -186,6 +195,7 @@ for vocab in "$shared"/data/vocab/*.gguf; do
         n=$((n + 1))
         pairs=$((pairs + 1))
     done <"$vocab.out"
+    [ $((n - 100)) -eq "$(find "$work" -name 'input.*' | wc -l)" ] || problem "$vocab: not as many texts as lines of ids"
 done
 [ $pairs -gt 0 ] && echo "$pairs recorded texts"
 spm=$shared/data/vocab/ggml-vocab-llama-spm.gguf
@@ -205,6 +215,7 @@ fi
 options_of() { "$sharpi" "$1" --help | sed -n 's/^  \(-.,\|   \) --\([a-z0-9-]*\).*/\2/p'; }
 : >"$work/err"
 if [ -r "$top/man/sharpi.1" ]; then
+    grep -q 'logits' "$top/man/sharpi-bench-text.1" || problem "no man page of bench text"
     for command in $commands; do
         page=$top/man/sharpi-$command.1
         grep -q "sharpi\\\\-$command" "$top/man/sharpi.1" || problem "sharpi.1 does not mention $command"

@@ -1,9 +1,8 @@
-# Tests and benchmark of tokenizer and sampler, and the tokenizer's fuzzer:
+# Tests of tokenizer and sampler, and the tokenizer's fuzzer:
 #   mkdir corpus && ./tests/test-tokenizer --seeds corpus && ./tests/fuzz-tokenizer -max_total_time=600 corpus
 
 if BUILD_TESTS
 check_PROGRAMS += tests/test-sampler tests/test-tokenizer
-noinst_PROGRAMS += tests/bench-text
 endif
 tests_test_sampler_SOURCES = tests/test-sampler.c
 tests_test_sampler_LDADD = $(LDADD) -lm
@@ -13,10 +12,6 @@ tests_test_tokenizer_SOURCES = \
 	tests/test-tokenizer.c \
 	tests/vocab-build.c \
 	tests/vocab-build.h
-tests_bench_text_SOURCES = \
-	tests/bench-text.c \
-	tests/bench-text.h
-tests_bench_text_LDADD = core/libcore.la -lm
 
 EXTRA_DIST += tests/tools/compare-sentencepiece.py
 
