@@ -1,0 +1,85 @@
+/* What a KV-cache format gives the CUDA backend: append and attention, from kernels(ctx, "cuda", variant).
+ *
+ * Plain C. A format gets these functions by instantiating <sharpi/cuda/attention.cuh>. All functions that take a stream
+ * only enqueue: no synchronisation, no allocation, so they may be captured in a graph. What changes from step to step
+ * (counts, sequences, lengths, page tables) lies in device memory, behind pointers that stay; a captured launch
+ * serves every step inside the bounds max_tokens, max_seqs and max_seq_tokens that it was made for.
+ *
+ * Storage. The page of K or V that kv.h describes is arranged here as one tile per KV head:
+ * [n_kv_heads][tile_bytes], tile_bytes = SHARPI_KV_PAGE * row_bytes / n_kv_heads, each tile in the format's own order
+ * (attention.cuh), made so that it can be copied to shared memory as it is. Sizes are those of kv.h and a page stays the
+ * unit that is copied or shared; but a page saved from this backend can be read by this backend only.
+ *
+ * Rows past the step's n_tokens: q, k, v are not read, out is not written, nothing is appended.
+ */
+#ifndef SHARPI_CUDA_KV_CUDA_H
+#define SHARPI_CUDA_KV_CUDA_H
+
+#include <sharpi/plugin/backend.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* At the head of the backend's device copy of a batch; written before every step. */
+struct sharpi_cuda_step {
+    uint32_t n_tokens, n_seqs, n_logits;
+    uint32_t reserved;
+};
+
+/* One attention op. Pointers are the device's and 16-byte aligned unless said; strides are in floats. */
+struct sharpi_kv_cuda_args {
+    uint32_t size;
+
+    /* The op: struct sharpi_attention_attr's numbers. */
+    uint32_t n_heads, n_kv_heads, head_dim;
+    uint32_t window, causal;
+    float scale, softcap;
+
+    /* The cache that is read (kv_layer's) and, when k is not NULL, appended to. */
+    uint32_t ring;        /* positions */
+    uint32_t page_stride; /* entries of a sequence's row of `pages` */
+    void *k_cache, *v_cache;
+    const int32_t *pages; /* [max_seqs, page_stride] of the layer's class */
+
+    /* The step. Positions follow from seqs: token t of sequence s has seqs[s].length + t - seqs[s].first_token. */
+    const struct sharpi_cuda_step *step;
+    const struct sharpi_batch_seq *seqs; /* [max_seqs]; the first step->n_seqs count */
+    const int32_t *seqs_of;              /* [max_tokens] */
+
+    /* Rows, f32, with strides that are multiples of 4; k and v NULL: nothing is appended. Sinks: [n_heads] or NULL. */
+    const float *q, *k, *v, *sinks;
+    float *out; /* must not overlap q */
+    uint64_t q_stride, k_stride, v_stride, out_stride;
+
+    /* Upper bounds of the steps that this launch serves. */
+    uint32_t max_tokens, max_seqs;
+    uint32_t max_seq_tokens; /* of one sequence; 1: decode only, which has its own launch */
+    uint32_t max_length;     /* positions that a sequence can ever hold: the context */
+
+    uint32_t n_sms;         /* the device's multiprocessors */
+    uint32_t compute_major; /* the device's compute capability: 8, 9, ... */
+    void *scratch;          /* scratch_bytes; free for others' use between launches */
+};
+
+struct sharpi_kv_cuda {
+    uint32_t size;
+    uint32_t reserved;
+    /* SHARPI_OK, or SHARPI_ENOTSUP with the rule, the value and the remedy. Needs no device. */
+    int32_t (*check)(uint32_t layer, uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim,
+                     struct sharpi_error *err);
+    /* Scratch that attention needs with these args; no pointer is looked at. Does not shrink when a bound grows, so the
+     * largest bucket's scratch serves all. */
+    uint64_t (*scratch_bytes)(const struct sharpi_kv_cuda_args *args);
+    /* Appends the step's k and v (if any), then out = attention. `stream` is a cudaStream_t, the result a cudaError_t. */
+    int32_t (*attention)(const struct sharpi_kv_cuda_args *args, void *stream);
+    /* Host: where element `first` of position row `row` lies is the format's own matter; these turn one whole page of K
+     * or V (host copies) into kv.h's rows and back, for tests and tools. */
+    void (*page_to_rows)(void *rows, const void *page, uint32_t n_kv_heads, uint32_t head_dim);
+    void (*page_from_rows)(void *page, const void *rows, uint32_t n_kv_heads, uint32_t head_dim);
+};
+
+#ifdef __cplusplus
+}
+#endif
+#endif
