@@ -5,15 +5,17 @@ A plain decoder (RMS norm, grouped-query attention, gated feed-forward, tied emb
 heads of 16, with a SentencePiece vocabulary of 320: <pad> <eos> <bos> <unk>, the 256 bytes, 60 letters. The same name and seed give
 the same file on every machine. Needs nothing but Python.
 
-    make-tiny-model.py OUT.gguf [ARCHITECTURE]      ARCHITECTURE defaults to qwen2; only the names in the metadata depend on it
+    make-tiny-model.py [--context N] [--window W] OUT.gguf [ARCHITECTURE]
+        ARCHITECTURE defaults to qwen2; only the names in the metadata depend on it. --window: every layer slides (llama)
     make-tiny-model.py --tokens OUT.i32 [COUNT]     COUNT (200) random token ids, for `sharpi logits`
 """
+import getopt
 import math
 import struct
 import sys
 
 F32, F16 = 0, 1
-LAYERS, WIDTH, HEADS, KV_HEADS, FFN, VOCAB, CONTEXT = 3, 64, 4, 2, 160, 320, 2048
+LAYERS, WIDTH, HEADS, KV_HEADS, FFN, VOCAB = 3, 64, 4, 2, 160, 320
 UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
 
 
@@ -58,13 +60,14 @@ def vocabulary():
     return pieces, scores, kinds
 
 
-def metadata(arch):
+def metadata(arch, context, window):
     pieces, scores, kinds = vocabulary()
-    return [
+    sliding = [pair(arch + ".attention.sliding_window", UINT32, window)] if window else []
+    return sliding + [
         pair("general.architecture", STRING, arch),
         pair("general.name", STRING, "tiny random model"),
         pair(arch + ".block_count", UINT32, LAYERS),
-        pair(arch + ".context_length", UINT32, CONTEXT),
+        pair(arch + ".context_length", UINT32, context),
         pair(arch + ".embedding_length", UINT32, WIDTH),
         pair(arch + ".feed_forward_length", UINT32, FFN),
         pair(arch + ".attention.head_count", UINT32, HEADS),
@@ -107,7 +110,7 @@ def data(random, shape, kind):
     return struct.pack("<%de" % count, *(scale * random.uniform() for _ in range(count)))
 
 
-def write_model(path, arch):
+def write_model(path, arch, context, window):
     random = Random(20240607)
     infos, blobs, offset = [], [], 0
     for name, shape, kind in tensors():
@@ -116,7 +119,7 @@ def write_model(path, arch):
         infos.append(string(name) + struct.pack("<I%dQIQ" % len(shape), len(shape), *shape, kind, offset))
         blobs.append(blob)
         offset += len(blob)
-    pairs = metadata(arch)
+    pairs = metadata(arch, context, window)
     header = b"GGUF" + struct.pack("<IQQ", 3, len(infos), len(pairs)) + b"".join(pairs) + b"".join(infos)
     with open(path, "wb") as f:
         f.write(header + b"\0" * (-len(header) % 32) + b"".join(blobs))
@@ -129,12 +132,18 @@ def write_tokens(path, count):
 
 
 def main(args):
-    if len(args) in (2, 3) and args[0] == "--tokens":
-        write_tokens(args[1], int(args[2]) if len(args) == 3 else 200)
-    elif len(args) in (1, 2) and not args[0].startswith("-"):
-        write_model(args[0], args[1] if len(args) == 2 else "qwen2")
-    else:
+    try:
+        options, args = getopt.getopt(args, "", ["context=", "window=", "tokens"])
+        options = dict(options)
+        context, window = int(options.get("--context", 2048)), int(options.get("--window", 0))
+    except (getopt.GetoptError, ValueError) as e:
+        sys.exit("%s\n%s" % (e, __doc__))
+    if len(args) not in (1, 2):
         sys.exit(__doc__)
+    if "--tokens" in options:
+        write_tokens(args[0], int(args[1]) if len(args) == 2 else 200)
+    else:
+        write_model(args[0], args[1] if len(args) == 2 else "qwen2", context, window)
 
 
 main(sys.argv[1:])
