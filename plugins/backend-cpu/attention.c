@@ -5,6 +5,7 @@
  */
 #include <string.h>
 
+#include "../backend-common/flow.h"
 #include "attention-internal.h"
 
 /* Rows of a block: enough for a decoded K/V page to be used often, few enough for q, acc and one tile to stay
@@ -157,73 +158,10 @@ int32_t attention_plan_init(struct attention_plan *plan, enum cpu_isa isa,
     return SHARPI_OK;
 }
 
-/* Positions [low, end) must lie in held pages. */
-static int32_t check_pages(const struct attention_plan *plan, const struct sharpi_batch_class *class_of,
-                           uint32_t seq, uint64_t low, uint64_t end, struct sharpi_error *err)
-{
-    const int32_t *pages = class_of->pages + (uint64_t)seq * class_of->stride;
-    for (uint64_t page = low / SHARPI_KV_PAGE; page * SHARPI_KV_PAGE < end; page++) {
-        const uint64_t entry = page % (plan->kv.ring / SHARPI_KV_PAGE);
-        if (entry >= class_of->stride || pages[entry] < 0 || (uint32_t)pages[entry] >= plan->kv.n_pages)
-            return sharpi_fail(
-                err, SHARPI_EBUG,
-                "sequence %u of the batch needs positions %llu to %llu, but entry %llu of its page "
-                "table (%u entries, %u pages in all) is %lld",
-                seq, (unsigned long long)low, (unsigned long long)end - 1, (unsigned long long)entry,
-                class_of->stride, plan->kv.n_pages,
-                entry < class_of->stride ? (long long)pages[entry] : -1LL);
-    }
-    return SHARPI_OK;
-}
-
-static int32_t check_seq(const struct attention_plan *plan, const struct sharpi_batch *batch, uint32_t index,
-                         struct sharpi_error *err)
-{
-    const struct sharpi_batch_seq *seq = &batch->seqs[index];
-    const uint64_t end = (uint64_t)seq->length + seq->n_tokens;
-    const uint64_t low =
-        plan->window && seq->length + 1u > plan->window ? seq->length + 1u - plan->window : 0;
-
-    if (seq->first_token > batch->n_tokens || seq->n_tokens > batch->n_tokens - seq->first_token)
-        return sharpi_fail(err, SHARPI_EBUG, "sequence %u has tokens %u to %llu of a batch of %u", index,
-                           seq->first_token, (unsigned long long)seq->first_token + seq->n_tokens,
-                           batch->n_tokens);
-    for (uint32_t t = 0; t < seq->n_tokens; t++)
-        if (batch->seqs_of[seq->first_token + t] != (int32_t)index)
-            return sharpi_fail(err, SHARPI_EBUG, "token %u belongs to sequence %u, but the batch says %d",
-                               seq->first_token + t, index, batch->seqs_of[seq->first_token + t]);
-    if (end - low > plan->kv.ring)
-        return sharpi_fail(
-            err, SHARPI_EBUG,
-            "sequence %u needs positions %llu to %llu at once, the cache holds %u: the prefill chunk "
-            "must be at most %u tokens",
-            index, (unsigned long long)low, (unsigned long long)end - 1, plan->kv.ring,
-            plan->window && plan->kv.ring >= plan->window ? plan->kv.ring - plan->window + 1 : 0);
-    return seq->n_tokens ? check_pages(plan, &batch->classes[plan->kv.class_index], index, low, end, err)
-                         : SHARPI_OK;
-}
-
 int32_t attention_check(const struct attention_plan *plan, const struct sharpi_batch *batch,
                         struct sharpi_error *err)
 {
-    uint64_t n_tokens = 0;
-
-    if (plan->kv.class_index >= batch->n_classes)
-        return sharpi_fail(err, SHARPI_EBUG, "the cache's class %u is not among the batch's %u",
-                           plan->kv.class_index, batch->n_classes);
-    if (batch->classes[plan->kv.class_index].ring != plan->kv.ring)
-        return sharpi_fail(err, SHARPI_EBUG, "the batch says %u positions for class %u, the cache has %u",
-                           batch->classes[plan->kv.class_index].ring, plan->kv.class_index, plan->kv.ring);
-    for (uint32_t i = 0; i < batch->n_seqs; i++) {
-        const int32_t status = check_seq(plan, batch, i, err);
-        if (status)
-            return status;
-        n_tokens += batch->seqs[i].n_tokens;
-    }
-    if (n_tokens != batch->n_tokens)
-        return sharpi_fail(err, SHARPI_EBUG, "the batch's sequences have %llu tokens, the batch %u",
-                           (unsigned long long)n_tokens, batch->n_tokens);
-    return SHARPI_OK;
+    return cache_check(&plan->kv, plan->window, batch, err);
 }
 
 void attention_append(const struct attention_job *job, uint32_t first, uint32_t count)

@@ -1,6 +1,7 @@
 # The CPU backend. One object library per instruction set: a source gets that set's flags by standing in its list, and common
 # sources never do. plugins/backend-cpu/libcpu.la is all of it less the plugin's entry, for tests of the kernels.
 
+include plugins/backend-common/backend-common.mk
 include plugins/backend-cpu/matmul-sources.mk
 include plugins/backend-cpu/attention-sources.mk
 
@@ -8,12 +9,7 @@ noinst_LTLIBRARIES += plugins/backend-cpu/libcpu.la
 plugins_backend_cpu_libcpu_la_SOURCES = \
 	$(cpu_matmul_common_sources) \
 	$(cpu_attention_common_sources) \
-	plugins/backend-cpu/check.c \
-	plugins/backend-cpu/compile-fuse.c \
-	plugins/backend-cpu/compile-lower.c \
 	plugins/backend-cpu/compile-moe.c \
-	plugins/backend-cpu/compile-place.c \
-	plugins/backend-cpu/compile-schedule.c \
 	plugins/backend-cpu/compile-weights.c \
 	plugins/backend-cpu/compile.c \
 	plugins/backend-cpu/compile.h \
@@ -34,7 +30,7 @@ plugins_backend_cpu_libcpu_la_SOURCES = \
 	plugins/backend-cpu/run.h \
 	plugins/backend-cpu/supports.c
 plugins_backend_cpu_libcpu_la_CFLAGS = $(AM_CFLAGS) -O3
-plugins_backend_cpu_libcpu_la_LIBADD = -lpthread -lm
+plugins_backend_cpu_libcpu_la_LIBADD = plugins/backend-common/libflow.la -lpthread -lm
 
 if HAVE_AVX2
 noinst_LTLIBRARIES += plugins/backend-cpu/libcpu-avx2.la

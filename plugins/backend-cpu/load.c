@@ -80,29 +80,11 @@ static int32_t pack_weights(struct sharpi_program *program, sharpi_progress_fn *
         packing.n_chunks += chunks;
         packing.total_bytes += chunks ? w->tensor->n_bytes : 0;
     }
-    program->host->pool_run(program->device->pool, pack_task, &packing);
+    program->flow.host->pool_run(program->device->pool, pack_task, &packing);
     /* the end, which another thread may have reached while the caller's was between reports */
     if (!packing.cancelled && progress && progress(user, packing.total_bytes, packing.total_bytes))
         packing.cancelled = 1;
     return packing.cancelled ? sharpi_fail(err, SHARPI_ECANCELLED, "loading was cancelled") : SHARPI_OK;
-}
-
-static int32_t check_data(const struct sharpi_tensor *tensor, struct sharpi_error *err)
-{
-    return !tensor || tensor->data
-               ? SHARPI_OK
-               : sharpi_fail(err, SHARPI_EBUG, "tensor %s has no data to load", tensor->name);
-}
-
-static int32_t check_all_data(const struct sharpi_program *program, struct sharpi_error *err)
-{
-    int32_t status = SHARPI_OK;
-    for (uint32_t i = 0; i < program->n_nodes && !status; i++) {
-        const struct sharpi_op *op = program->nodes[i].op;
-        for (uint32_t k = 0; k < SHARPI_OP_MAX_WEIGHTS && !status; k++)
-            status = check_data(op->w[k], err);
-    }
-    return status;
 }
 
 static void point_weights(struct sharpi_program *program)
@@ -117,42 +99,15 @@ static void point_weights(struct sharpi_program *program)
     }
 }
 
-static void load_vectors(struct sharpi_program *program)
-{
-    for (uint32_t i = 0; i < program->n_vectors; i++) {
-        struct vector *v = &program->vectors[i];
-        float *data = (float *)(void *)(program->weight_memory + v->offset);
-        memcpy(data, v->tensor->data, v->n * sizeof *data);
-        for (uint64_t k = 0; k < v->n && v->plus != 0.0f; k++)
-            data[k] += v->plus;
-        v->data = data;
-    }
-}
-
-static void load_ropes(struct sharpi_program *program)
-{
-    for (uint32_t i = 0; i < program->n_ropes; i++) {
-        struct rope_table *table = &program->ropes[i];
-        double *frequencies = (double *)(void *)(program->weight_memory + table->offset);
-        for (uint32_t j = 0; j < table->attr.n_rot / 2; j++) {
-            float divisor = 1.0f;
-            if (table->divisors)
-                memcpy(&divisor, (const uint8_t *)table->divisors->data + j * sizeof divisor, sizeof divisor);
-            frequencies[j] = sharpi_rope_frequency(&table->attr, (double)divisor, j);
-        }
-        table->frequencies = frequencies;
-    }
-}
-
 static float *cell_floats(const struct sharpi_program *program, int32_t cell)
 {
-    return cell >= 0 ? (float *)(void *)program->cells[cell].base : NULL;
+    return cell >= 0 ? (float *)(void *)program->flow.cells[cell].base : NULL;
 }
 
 static void barrier(void *user)
 {
     struct sharpi_program *program = user;
-    program->host->pool_barrier(program->device->pool);
+    program->flow.host->pool_barrier(program->device->pool);
 }
 
 static void load_attentions(struct sharpi_program *program, const struct sharpi_kv_layer *kv_layers)
@@ -161,54 +116,55 @@ static void load_attentions(struct sharpi_program *program, const struct sharpi_
         struct attention *a = &program->attentions[i];
         a->plan.kv.k = kv_layers[a->kv_layer].k;
         a->plan.kv.v = kv_layers[a->kv_layer].v;
-        a->plan.sinks = a->sinks >= 0 ? program->vectors[a->sinks].data : NULL;
+        a->plan.sinks = a->sinks >= 0 ? program->flow.vectors[a->sinks].data : NULL;
         a->job.plan = &a->plan;
         a->job.q = cell_floats(program, a->q);
         a->job.k = cell_floats(program, a->k);
         a->job.v = cell_floats(program, a->v);
         a->job.out = cell_floats(program, a->out);
-        a->job.q_stride = program->cells[a->q].stride / sizeof(float);
-        a->job.out_stride = program->cells[a->out].stride / sizeof(float);
-        a->job.k_stride = a->k >= 0 ? program->cells[a->k].stride / sizeof(float) : 0;
-        a->job.v_stride = a->v >= 0 ? program->cells[a->v].stride / sizeof(float) : 0;
-        a->job.scratch = program->scratch + program->arena_bytes;
+        a->job.q_stride = program->flow.cells[a->q].stride / sizeof(float);
+        a->job.out_stride = program->flow.cells[a->out].stride / sizeof(float);
+        a->job.k_stride = a->k >= 0 ? program->flow.cells[a->k].stride / sizeof(float) : 0;
+        a->job.v_stride = a->v >= 0 ? program->flow.cells[a->v].stride / sizeof(float) : 0;
+        a->job.scratch = program->scratch + program->flow.arena_bytes;
         a->job.barrier = barrier;
         a->job.barrier_user = program;
     }
 }
 
-static void load_product_step(struct sharpi_program *program, struct step *step)
+static void load_product_step(struct sharpi_program *program, const struct step *step,
+                              struct product *product)
 {
     for (uint32_t f = 0; f < ACT_COUNT; f++) {
         if (step->act[f] >= 0) {
-            step->job.act[f] = program->cells[step->act[f]].base;
-            step->job.act_stride[f] = program->cells[step->act[f]].stride;
+            product->job.act[f] = program->flow.cells[step->act[f]].base;
+            product->job.act_stride[f] = program->flow.cells[step->act[f]].stride;
         }
     }
     for (uint32_t i = 0; i < step->n; i++) {
-        const struct node *node = &program->nodes[program->schedule[step->first + i]];
-        struct matmul_part *part = &program->parts[step->first_part + i];
+        const struct node *node = &program->flow.nodes[program->flow.schedule[step->first + i]];
+        struct matmul_part *part = &program->parts[product->first_part + i];
         part->w = &program->weights[node->weight].matrices[0];
-        part->bias = node->vector >= 0 ? program->vectors[node->vector].data : NULL;
+        part->bias = node->vector >= 0 ? program->flow.vectors[node->vector].data : NULL;
         part->in_rows = NULL;
         part->out = cell_floats(program, node->out);
-        part->out_stride = program->cells[node->out].stride / sizeof(float);
+        part->out_stride = program->flow.cells[node->out].stride / sizeof(float);
         part->epilogue = node->residual >= 0 ? MATMUL_ADD : MATMUL_STORE;
     }
-    step->job.parts = program->parts + step->first_part;
-    step->job.n_parts = step->n;
+    product->job.parts = program->parts + product->first_part;
+    product->job.n_parts = step->n;
 }
 
 static void load_steps(struct sharpi_program *program)
 {
     uint32_t n_parts = 0;
-    for (uint32_t i = 0; i < program->n_steps; i++) {
-        struct step *step = &program->steps[i];
-        step->job.next = &program->counters[2 * i];
-        step->first_part = n_parts;
+    for (uint32_t i = 0; i < program->flow.n_steps; i++) {
+        const struct step *step = &program->flow.steps[i];
+        program->products[i].job.next = &program->counters[2 * i];
+        program->products[i].first_part = n_parts;
         if (step->kind != STEP_MATMUL)
             continue;
-        load_product_step(program, step);
+        load_product_step(program, step, &program->products[i]);
         n_parts += step->n;
     }
 }
@@ -227,7 +183,7 @@ int32_t cpu_load(struct sharpi_program *program, const struct sharpi_kv_layer *k
     int32_t status;
     if (program->loaded)
         return sharpi_fail(err, SHARPI_EBUG, "the program is loaded already");
-    if ((status = check_all_data(program, err)) ||
+    if ((status = flow_check_data(&program->flow, err)) ||
         (status = memory_take(program->device, program->weight_bytes, "the weights", &weights, err)))
         return status;
     program->weight_memory = weights;
@@ -239,13 +195,13 @@ int32_t cpu_load(struct sharpi_program *program, const struct sharpi_kv_layer *k
         unload(program);
         return status;
     }
-    for (uint32_t i = 0; i < program->n_cells; i++) {
-        if (program->cells[i].place == PLACE_ARENA)
-            program->cells[i].base = program->scratch + program->cells[i].offset;
+    for (uint32_t i = 0; i < program->flow.n_cells; i++) {
+        if (program->flow.cells[i].place == PLACE_ARENA)
+            program->flow.cells[i].base = program->scratch + program->flow.cells[i].offset;
     }
     point_weights(program);
-    load_vectors(program);
-    load_ropes(program);
+    vectors_fill(&program->flow, program->weight_memory, 0);
+    vectors_point(&program->flow, program->weight_memory);
     load_attentions(program, kv_layers);
     load_steps(program);
     program->loaded = 1;

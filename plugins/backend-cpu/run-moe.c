@@ -50,18 +50,18 @@ void route_row(const struct sharpi_moe_attr *attr, const float *logits, const fl
 
 static uint8_t *base_of(const struct run *run, int32_t cell)
 {
-    return run->program->cells[cell].base;
+    return run->program->flow.cells[cell].base;
 }
 
 static const int32_t *routing_of(const struct run *run, const struct mixture *m, uint32_t token)
 {
-    const struct cell *cell = &run->program->cells[m->routing];
+    const struct cell *cell = &run->program->flow.cells[m->routing];
     return (const int32_t *)(const void *)(cell->base + token * cell->stride);
 }
 
 static int32_t *slots_of(const struct run *run, const struct mixture *m, uint32_t token)
 {
-    const struct cell *cell = &run->program->cells[m->slots];
+    const struct cell *cell = &run->program->flow.cells[m->slots];
     return (int32_t *)(void *)(cell->base + token * cell->stride);
 }
 
@@ -128,7 +128,7 @@ static void plan_up(const struct run *run, struct mixture *m, uint32_t *counter)
     for (uint32_t f = 0; f < ACT_COUNT; f++) {
         if (m->input[f] >= 0) {
             m->up_job.act[f] = base_of(run, m->input[f]);
-            m->up_job.act_stride[f] = run->program->cells[m->input[f]].stride;
+            m->up_job.act_stride[f] = run->program->flow.cells[m->input[f]].stride;
         }
     }
     m->up_job.parts = m->parts;
@@ -174,7 +174,7 @@ static void activate_rows(const struct run *run, const struct mixture *m, uint32
 static void barrier(const struct run *run, uint32_t nth)
 {
     if (nth > 1)
-        run->program->host->pool_barrier(run->program->device->pool);
+        run->program->flow.host->pool_barrier(run->program->device->pool);
 }
 
 void run_experts(struct run *run, struct mixture *m, uint32_t *counters, uint32_t ith, uint32_t nth)

@@ -15,17 +15,17 @@ struct row {
 
 static float *row_of(const struct row *row, int32_t cell)
 {
-    return (float *)(void *)cell_row(&row->run->program->cells[cell], row->local, row->number);
+    return (float *)(void *)cell_row(&row->run->program->flow.cells[cell], row->local, row->number);
 }
 
 static const float *vector_of(const struct row *row)
 {
-    return row->node->vector >= 0 ? row->run->program->vectors[row->node->vector].data : NULL;
+    return row->node->vector >= 0 ? row->run->program->flow.vectors[row->node->vector].data : NULL;
 }
 
 static uint32_t width_of(const struct row *row, int32_t cell)
 {
-    return row->run->program->cells[cell].width;
+    return row->run->program->flow.cells[cell].width;
 }
 
 /* Columns [first, first + width) of a table's row, from the file mapping. */
@@ -70,7 +70,7 @@ static void run_rms_norm(const struct row *row)
 
 static void run_rope_table(const struct row *row)
 {
-    const struct rope_table *table = &row->run->program->ropes[row->node->index];
+    const struct rope_table *table = &row->run->program->flow.ropes[row->node->index];
     uint32_t half = table->attr.n_rot / 2;
     float *cosines = row_of(row, row->node->out), *sines = cosines + half;
     double position = row->run->batch->positions[row->number];
@@ -277,7 +277,7 @@ static void run_chain(struct run *run, const struct chain *chain, uint8_t *local
     for (uint64_t r = first; r < end; r++) {
         row.number = (uint32_t)r;
         for (uint32_t i = 0; i < chain->n; i++) {
-            row.node = &program->nodes[program->schedule[chain->first + i]];
+            row.node = &program->flow.nodes[program->flow.schedule[chain->first + i]];
             run_node(&row);
         }
     }
@@ -289,7 +289,7 @@ void run_row_step(struct run *run, const struct step *step, uint32_t ith, uint32
     uint8_t *local = thread_scratch(program, ith);
     uint32_t dealt = 0;
     for (uint32_t c = 0; c < step->n_chains; c++) {
-        const struct chain *chain = &program->chains[step->first_chain + c];
+        const struct chain *chain = &program->flow.chains[step->first_chain + c];
         uint64_t n = run_rows(run, chain->rows), first, end;
         if (n < 2ull * nth) {
             for (uint64_t r = 0; r < n; r++) {

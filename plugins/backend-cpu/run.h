@@ -14,7 +14,7 @@ struct run {
 
 static inline uint8_t *thread_scratch(const struct sharpi_program *program, uint32_t ith)
 {
-    return program->scratch + program->arena_bytes + program->attention_bytes + ith * program->thread_bytes;
+    return program->scratch + program->flow.arena_bytes + program->attention_bytes + ith * program->thread_bytes;
 }
 
 static inline uint32_t run_rows(const struct run *run, int32_t rows)
@@ -33,10 +33,6 @@ static inline void thread_share(uint64_t n, uint32_t ith, uint32_t nth, uint64_t
     *first = n * ith / nth;
     *end = n * (ith + 1) / nth;
 }
-
-/* check.c: SHARPI_OK if the batch can be run; nothing in it is trusted before. */
-int32_t batch_check(const struct sharpi_program *program, const struct sharpi_batch *batch,
-                    const struct sharpi_run_io *io, struct sharpi_error *err);
 
 /* run-rows.c */
 /* Chains of row nodes; with few rows the pairs of chain and row are dealt out one by one. */

@@ -1,44 +1,43 @@
-/* First stage of compiling: ops become nodes. See program.h.
+/* First stage of compiling: ops become nodes. See flow.h.
  *
  * Invariant: nodes are in an order in which they could run; every cell that a node reads was made by an earlier node.
  */
-#include "compile.h"
+#include "flow.h"
 
 /* Columns of a slice that may be used where they lie: kernels want rows at multiples of 64 bytes. */
 #define VIEW_ALIGN 16u
 
-struct node *node_add(struct sharpi_program *program, int32_t kind, const struct sharpi_op *op,
-                      struct sharpi_error *err)
+struct node *node_add(struct flow *flow, int32_t kind, const struct sharpi_op *op, struct sharpi_error *err)
 {
     struct node *node;
-    if (program_grow(program, &program->nodes, program->n_nodes, &program->cap_nodes, sizeof *node, err))
+    if (flow_grow(flow, &flow->nodes, flow->n_nodes, &flow->cap_nodes, sizeof *node, err))
         return NULL;
-    node = &program->nodes[program->n_nodes++];
+    node = &flow->nodes[flow->n_nodes++];
     memset(node, 0, sizeof *node);
     node->kind = kind;
     node->op = op;
     node->layer = op->layer;
     for (uint32_t i = 0; i < SHARPI_OP_MAX_INPUTS; i++)
         node->in[i] = -1;
+    for (uint32_t i = 0; i < FLOW_MAX_HELPERS; i++)
+        node->helpers[i] = -1;
     node->out = node->residual = node->vector = node->weight = node->index = node->step = -1;
     return node;
 }
 
-int32_t cell_add(struct sharpi_program *program, int32_t rows, uint64_t row_bytes, int32_t *out,
-                 struct sharpi_error *err)
+int32_t cell_add(struct flow *flow, int32_t rows, uint64_t row_bytes, int32_t *out, struct sharpi_error *err)
 {
     struct cell *cell;
-    int32_t status =
-        program_grow(program, &program->cells, program->n_cells, &program->cap_cells, sizeof *cell, err);
+    int32_t status = flow_grow(flow, &flow->cells, flow->n_cells, &flow->cap_cells, sizeof *cell, err);
     if (status)
         return status;
-    cell = &program->cells[program->n_cells];
+    cell = &flow->cells[flow->n_cells];
     memset(cell, 0, sizeof *cell);
     cell->rows = rows;
     cell->stride = round64(row_bytes);
     cell->is_shared = 1;
-    cell->parent = (int32_t)program->n_cells;
-    *out = (int32_t)program->n_cells++;
+    cell->parent = (int32_t)flow->n_cells;
+    *out = (int32_t)flow->n_cells++;
     return SHARPI_OK;
 }
 
@@ -46,7 +45,7 @@ int32_t cell_add(struct sharpi_program *program, int32_t rows, uint64_t row_byte
 static int32_t lower_row(struct lowering *lowering, const struct sharpi_op *op, int32_t kind,
                          struct sharpi_error *err)
 {
-    struct node *node = node_add(lowering->program, kind, op, err);
+    struct node *node = node_add(lowering->flow, kind, op, err);
     if (!node)
         return SHARPI_ENOMEM;
     memcpy(node->in, op->in, sizeof node->in);
@@ -58,29 +57,29 @@ static int32_t lower_row(struct lowering *lowering, const struct sharpi_op *op, 
 static int32_t lower_row_vector(struct lowering *lowering, const struct sharpi_op *op, int32_t kind,
                                 float plus, struct sharpi_error *err)
 {
-    int32_t vector, status = vector_add(lowering->program, op->w[0], plus, &vector, err);
+    int32_t vector, status = vector_add(lowering->flow, op->w[0], plus, &vector, err);
     if (!status)
         status = lower_row(lowering, op, kind, err);
     if (!status)
-        lowering->program->nodes[lowering->program->n_nodes - 1].vector = vector;
+        lowering->flow->nodes[lowering->flow->n_nodes - 1].vector = vector;
     return status;
 }
 
-int32_t quantized_cell(struct lowering *lowering, const struct sharpi_op *op, int32_t value,
-                       enum act_format format, int32_t *out, struct sharpi_error *err)
+int32_t quantized_cell(struct lowering *lowering, const struct sharpi_op *op, int32_t value, uint32_t format,
+                       int32_t *out, struct sharpi_error *err)
 {
-    struct sharpi_program *program = lowering->program;
-    int32_t *known = &lowering->act_cells[(uint64_t)value * ACT_COUNT + format];
+    struct flow *flow = lowering->flow;
+    int32_t *known = &lowering->act_cells[(uint64_t)value * FLOW_MAX_FORMATS + format];
     struct node *node;
     int32_t status;
-    if (format == ACT_F32)
+    if (format == 0)
         *known = value;
     if (*known < 0) {
-        status = cell_add(program, program->cells[value].rows,
-                          act_row_bytes(format, program->cells[value].width), known, err);
+        status = cell_add(flow, flow->cells[value].rows,
+                          flow->traits->format_row_bytes(format, flow->cells[value].width), known, err);
         if (status)
             return status;
-        node = node_add(program, NODE_QUANTIZE, op, err);
+        node = node_add(flow, NODE_QUANTIZE, op, err);
         if (!node)
             return SHARPI_ENOMEM;
         node->in[0] = value;
@@ -91,35 +90,47 @@ int32_t quantized_cell(struct lowering *lowering, const struct sharpi_op *op, in
     return SHARPI_OK;
 }
 
-/* The input of a linear in its weight's format. */
-static int32_t lower_linear_input(struct lowering *lowering, const struct sharpi_op *op, int32_t *weight,
-                                  int32_t *input, struct sharpi_error *err)
+int32_t quantized_cells(struct lowering *lowering, const struct sharpi_op *op, int32_t value,
+                        uint32_t formats, int32_t in[SHARPI_OP_MAX_INPUTS], uint32_t *n,
+                        struct sharpi_error *err)
 {
-    int32_t status = weight_add(lowering->program, op->w[0], weight, err);
-    return status ? status
-                  : quantized_cell(lowering, op, op->in[0],
-                                   lowering->program->weights[*weight].matrices[0].act, input, err);
+    int32_t status = SHARPI_OK;
+    for (uint32_t f = 0; f < FLOW_MAX_FORMATS && !status; f++) {
+        if (formats >> f & 1)
+            status = quantized_cell(lowering, op, value, f, &in[(*n)++], err);
+    }
+    return status;
+}
+
+/* The weight of a linear and its input in the weight's formats. */
+static int32_t lower_linear_input(struct lowering *lowering, const struct sharpi_op *op, struct node *product,
+                                  struct sharpi_error *err)
+{
+    uint32_t n = 0;
+    int32_t status =
+        lowering->flow->traits->weight(lowering->flow, op->w[0], &product->weight, &product->formats, err);
+    return status ? status : quantized_cells(lowering, op, op->in[0], product->formats, product->in, &n, err);
 }
 
 static int32_t lower_product(struct lowering *lowering, const struct sharpi_op *op, int32_t residual,
                              int32_t out, struct sharpi_error *err)
 {
-    struct sharpi_program *program = lowering->program;
-    struct node *node;
-    int32_t weight, input, bias = -1;
-    int32_t status = lower_linear_input(lowering, op, &weight, &input, err);
+    struct node *node, input = {.in = {-1, -1, -1, -1}};
+    int32_t bias = -1;
+    int32_t status = lower_linear_input(lowering, op, &input, err);
     if (!status && op->kind == SHARPI_OP_LINEAR)
-        status = vector_add(program, op->w[1], 0.0f, &bias, err);
+        status = vector_add(lowering->flow, op->w[1], 0.0f, &bias, err);
     if (status)
         return status;
-    node = node_add(program, NODE_MATMUL, op, err);
+    node = node_add(lowering->flow, NODE_MATMUL, op, err);
     if (!node)
         return SHARPI_ENOMEM;
-    node->in[0] = input;
+    memcpy(node->in, input.in, sizeof node->in);
     node->out = out;
     node->residual = residual;
     node->vector = bias;
-    node->weight = weight;
+    node->weight = input.weight;
+    node->formats = input.formats;
     node->index = op->in[0];
     return SHARPI_OK;
 }
@@ -127,9 +138,9 @@ static int32_t lower_product(struct lowering *lowering, const struct sharpi_op *
 static int32_t lower_linear(struct lowering *lowering, const struct sharpi_op *op, uint32_t number,
                             struct sharpi_error *err)
 {
-    int32_t weight, input;
+    struct node input = {.in = {-1, -1, -1, -1}};
     if (lowering->absorbed_by[number] >= 0) /* the product itself comes with the add */
-        return lower_linear_input(lowering, op, &weight, &input, err);
+        return lower_linear_input(lowering, op, &input, err);
     return lower_product(lowering, op, -1, op->out, err);
 }
 
@@ -146,19 +157,24 @@ static int32_t lower_add(struct lowering *lowering, const struct sharpi_op *op, 
 
 static int32_t lower_logits(struct lowering *lowering, const struct sharpi_op *op, struct sharpi_error *err)
 {
-    struct sharpi_program *program = lowering->program;
+    struct flow *flow = lowering->flow;
     const struct sharpi_logits_attr *attr = op->attr;
     struct node *node;
-    int32_t logits, status = cell_add(program, SHARPI_ROWS_SELECTED, 0, &logits, err);
+    int32_t logits, in_arena = flow->traits->logits_in_arena != 0;
+    int32_t status =
+        cell_add(flow, SHARPI_ROWS_SELECTED, in_arena ? op->w[0]->ne[1] * sizeof(float) : 0, &logits, err);
     if (status)
         return status;
-    program->n_vocab = op->w[0]->ne[1];
-    program->cells[logits].place = PLACE_LOGITS;
-    program->cells[logits].stride = program->n_vocab * sizeof(float);
+    flow->n_vocab = op->w[0]->ne[1];
+    flow->logits_cell = logits;
+    if (!in_arena) {
+        flow->cells[logits].place = PLACE_LOGITS;
+        flow->cells[logits].stride = flow->n_vocab * sizeof(float);
+    }
     status = lower_product(lowering, op, -1, logits, err);
     if (status || !(attr->softcap > 0.0f))
         return status;
-    node = node_add(program, NODE_LOGIT_CAP, op, err);
+    node = node_add(flow, NODE_LOGIT_CAP, op, err);
     if (!node)
         return SHARPI_ENOMEM;
     node->in[0] = logits;
@@ -168,7 +184,7 @@ static int32_t lower_logits(struct lowering *lowering, const struct sharpi_op *o
 static int32_t lower_slice(struct lowering *lowering, const struct sharpi_op *op, struct sharpi_error *err)
 {
     const struct sharpi_slice_attr *attr = op->attr;
-    struct cell *cells = lowering->program->cells;
+    struct cell *cells = lowering->flow->cells;
     if (attr->first % VIEW_ALIGN)
         return lower_row(lowering, op, NODE_SLICE, err);
     cells[op->out].parent = cells[op->in[0]].parent;
@@ -179,130 +195,126 @@ static int32_t lower_slice(struct lowering *lowering, const struct sharpi_op *op
 
 static int32_t lower_rope(struct lowering *lowering, const struct sharpi_op *op, struct sharpi_error *err)
 {
-    struct sharpi_program *program = lowering->program;
-    int32_t table, status = rope_add(program, op->attr, op->w[0], &table, err);
+    struct flow *flow = lowering->flow;
+    int32_t table, status = rope_add(flow, op->attr, op->w[0], &table, err);
     if (!status)
         status = lower_row(lowering, op, NODE_ROPE, err);
     if (!status)
-        program->nodes[program->n_nodes - 1].in[1] = program->ropes[table].cell;
+        flow->nodes[flow->n_nodes - 1].in[1] = flow->ropes[table].cell;
     return status;
 }
 
 /* All tables are made in the first step, so that no layer waits for one. */
 static int32_t lower_rope_tables(struct lowering *lowering, struct sharpi_error *err)
 {
-    struct sharpi_program *program = lowering->program;
-    for (uint32_t i = program->request.first_op; i < program->request.end_op; i++) {
+    struct flow *flow = lowering->flow;
+    for (uint32_t i = flow->request.first_op; i < flow->request.end_op; i++) {
         const struct sharpi_op *op = lowering->graph->ops[i];
         int32_t table, status;
         struct node *node;
         if (op->kind != SHARPI_OP_ROPE)
             continue;
-        if ((status = rope_add(program, op->attr, op->w[0], &table, err)))
+        if ((status = rope_add(flow, op->attr, op->w[0], &table, err)))
             return status;
-        if (program->ropes[table].cell >= 0)
+        if (flow->ropes[table].cell >= 0)
             continue;
-        status = cell_add(program, SHARPI_ROWS_TOKENS, program->ropes[table].attr.n_rot * sizeof(float),
-                          &program->ropes[table].cell, err);
-        node = status ? NULL : node_add(program, NODE_ROPE_TABLE, op, err);
+        status = cell_add(flow, SHARPI_ROWS_TOKENS, flow->ropes[table].attr.n_rot * sizeof(float),
+                          &flow->ropes[table].cell, err);
+        node = status ? NULL : node_add(flow, NODE_ROPE_TABLE, op, err);
         if (!node)
             return SHARPI_ENOMEM;
-        node->layer = lowering->graph->ops[program->request.first_op]->layer;
-        node->out = program->ropes[table].cell;
+        node->layer = lowering->graph->ops[flow->request.first_op]->layer;
+        node->out = flow->ropes[table].cell;
         node->index = table;
     }
     return SHARPI_OK;
 }
 
-/* The first attention of each page table and window checks the batch for all like it. */
-static uint32_t checks_batch(const struct sharpi_program *program, const struct attention *a)
+/* Remembers the page table and the window that an attention reads, once. */
+static int32_t check_add(struct flow *flow, uint32_t kv_layer, uint32_t window, struct sharpi_error *err)
 {
-    for (uint32_t i = 0; i < program->n_attentions; i++) {
-        const struct attention *b = &program->attentions[i];
-        if (b != a && b->plan.window == a->plan.window && b->plan.kv.class_index == a->plan.kv.class_index &&
-            b->plan.kv.ring == a->plan.kv.ring && b->plan.kv.n_pages == a->plan.kv.n_pages)
-            return 0;
+    const struct sharpi_kv_layer *kv = &flow->kv_layers[kv_layer];
+    int32_t status;
+    for (uint32_t i = 0; i < flow->n_checks; i++) {
+        const struct sharpi_kv_layer *known = &flow->kv_layers[flow->checks[i].kv_layer];
+        if (flow->checks[i].window == window && known->class_index == kv->class_index &&
+            known->ring == kv->ring && known->n_pages == kv->n_pages)
+            return SHARPI_OK;
     }
-    return 1;
+    status = flow_grow(flow, &flow->checks, flow->n_checks, &flow->cap_checks, sizeof *flow->checks, err);
+    if (!status)
+        flow->checks[flow->n_checks++] = (struct cache_check){kv_layer, window};
+    return status;
 }
 
-static int32_t attention_add(struct sharpi_program *program, const struct sharpi_op *op,
+static int32_t attention_add(struct flow *flow, const struct sharpi_op *op, int32_t *number,
                              struct sharpi_error *err)
 {
     const struct sharpi_attention_attr *attr = op->attr;
-    struct attention *a;
-    uint64_t scratch = 0;
-    int32_t status = program_grow(program, &program->attentions, program->n_attentions,
-                                  &program->cap_attentions, sizeof *a, err);
-    if (status)
-        return status;
-    if (attr->kv_layer >= program->n_kv_layers)
+    int32_t sinks, status;
+    if (attr->kv_layer >= flow->n_kv_layers)
         return sharpi_fail(err, SHARPI_EBUG, "layer %u: attention reads the cache of layer %u of %u",
-                           attr->layer, attr->kv_layer, program->n_kv_layers);
-    a = &program->attentions[program->n_attentions];
-    memset(a, 0, sizeof *a);
-    status = attention_plan_init(&a->plan, program->device->isa, attr, &program->kv_layers[attr->kv_layer],
-                                 program->device->n_threads, &scratch, err);
-    if (!status)
-        status = vector_add(program, op->w[0], 0.0f, &a->sinks, err);
-    if (status)
+                           attr->layer, attr->kv_layer, flow->n_kv_layers);
+    if ((status = vector_add(flow, op->w[0], 0.0f, &sinks, err)) ||
+        (status = flow->traits->attention(flow, op, &flow->kv_layers[attr->kv_layer], sinks, number, err)))
         return status;
-    a->kv_layer = attr->kv_layer;
-    a->layer = attr->layer;
-    a->q = op->in[0];
-    a->k = op->in[1];
-    a->v = op->in[2];
-    a->out = op->out;
-    program->n_attentions++;
-    a->check = checks_batch(program, a);
-    program->n_fallback_ops += a->plan.format == NULL;
-    if (round64(scratch) > program->attention_bytes)
-        program->attention_bytes = round64(scratch);
-    return SHARPI_OK;
+    return check_add(flow, attr->kv_layer, attr->window, err);
 }
 
 static int32_t lower_attention(struct lowering *lowering, const struct sharpi_op *op,
                                struct sharpi_error *err)
 {
-    struct sharpi_program *program = lowering->program;
+    struct flow *flow = lowering->flow;
     struct node *node;
-    int32_t status = attention_add(program, op, err);
+    int32_t number, status = attention_add(flow, op, &number, err);
     if (status)
         return status;
-    if (op->in[1] >= 0) {
-        node = node_add(program, NODE_APPEND, op, err);
+    if (op->in[1] >= 0 && !flow->traits->attention_appends) {
+        node = node_add(flow, NODE_APPEND, op, err);
         if (!node)
             return SHARPI_ENOMEM;
         node->in[0] = op->in[1];
         node->in[1] = op->in[2];
-        node->index = (int32_t)program->n_attentions - 1;
+        node->index = number;
     }
-    node = node_add(program, NODE_ATTENTION, op, err);
+    node = node_add(flow, NODE_ATTENTION, op, err);
     if (!node)
         return SHARPI_ENOMEM;
     node->in[0] = op->in[0];
+    if (flow->traits->attention_appends) {
+        node->in[1] = op->in[1];
+        node->in[2] = op->in[2];
+    }
     node->out = op->out;
-    node->index = (int32_t)program->n_attentions - 1;
+    node->index = number;
     return SHARPI_OK;
 }
 
 static int32_t lower_table(struct lowering *lowering, const struct sharpi_op *op, int32_t kind,
                            struct sharpi_error *err)
 {
-    struct sharpi_program *program = lowering->program;
-    program->needs_tokens |= kind == NODE_EMBED ? 1 : 2;
-    program->n_table_rows = op->w[0]->ne[1] < program->n_table_rows ? op->w[0]->ne[1] : program->n_table_rows;
-    return lower_row(lowering, op, kind, err);
+    struct flow *flow = lowering->flow;
+    int32_t status = SHARPI_OK, weight = -1;
+    uint32_t formats;
+    flow->needs_tokens |= kind == NODE_EMBED ? 1 : 2;
+    flow->n_table_rows = op->w[0]->ne[1] < flow->n_table_rows ? op->w[0]->ne[1] : flow->n_table_rows;
+    if (kind == NODE_EMBED && flow->traits->embeds_weights)
+        status = flow->traits->weight(flow, op->w[0], &weight, &formats, err);
+    if (!status)
+        status = lower_row(lowering, op, kind, err);
+    if (!status)
+        flow->nodes[flow->n_nodes - 1].weight = weight;
+    return status;
 }
 
 static int32_t lower_custom(struct lowering *lowering, const struct sharpi_op *op, struct sharpi_error *err)
 {
     const struct sharpi_custom_attr *attr = op->attr;
     char line[160];
-    lowering->program->n_fallback_ops++;
+    lowering->flow->n_fallback_ops++;
     snprintf(line, sizeof line, "layer %d: %s runs as the architecture's reference function", op->layer,
              attr->name ? attr->name : "a custom op");
-    lowering->program->host->log(lowering->program->host, SHARPI_LOG_WARN, "backend-cpu", line);
+    lowering->flow->host->log(lowering->flow->host, SHARPI_LOG_WARN, lowering->flow->traits->topic, line);
     return lower_row(lowering, op, NODE_CUSTOM, err);
 }
 
@@ -327,7 +339,7 @@ static int32_t lower_op(struct lowering *lowering, const struct sharpi_op *op, u
     case SHARPI_OP_GLU:
         return lower_row(lowering, op, NODE_GLU, err);
     case SHARPI_OP_MOE_FFN:
-        return lower_moe(lowering, op, err);
+        return lowering->flow->traits->moe(lowering, op, err);
     case SHARPI_OP_ADD:
         return lower_add(lowering, op, number, err);
     case SHARPI_OP_MUL:
@@ -350,7 +362,8 @@ static int32_t lower_op(struct lowering *lowering, const struct sharpi_op *op, u
     case SHARPI_OP_ACTIVATION:
         return lower_row(lowering, op, NODE_ACTIVATION, err);
     default:
-        return sharpi_fail(err, SHARPI_ENOTSUP, "the CPU backend does not know op kind %d", op->kind);
+        return sharpi_fail(err, SHARPI_ENOTSUP, "%s does not know op kind %d", lowering->flow->traits->name,
+                           op->kind);
     }
 }
 
@@ -362,7 +375,7 @@ static int32_t lower_copies(struct lowering *lowering, const struct sharpi_op *o
         struct node *node;
         if (wanted[i] != value)
             continue;
-        node = node_add(lowering->program, kind, op, err);
+        node = node_add(lowering->flow, kind, op, err);
         if (!node)
             return SHARPI_ENOMEM;
         node->in[0] = value;
@@ -374,7 +387,7 @@ static int32_t lower_copies(struct lowering *lowering, const struct sharpi_op *o
 static int32_t lower_external(struct lowering *lowering, const struct sharpi_op *op, int32_t value,
                               struct sharpi_error *err)
 {
-    const struct sharpi_compile *request = &lowering->program->request;
+    const struct sharpi_compile *request = &lowering->flow->request;
     int32_t status;
     if (value < 0 || !lowering->uses[value].is_external)
         return SHARPI_OK;
@@ -386,10 +399,10 @@ static int32_t lower_external(struct lowering *lowering, const struct sharpi_op 
 
 static int32_t lower_carried_in(struct lowering *lowering, struct sharpi_error *err)
 {
-    const struct sharpi_compile *request = &lowering->program->request;
+    const struct sharpi_compile *request = &lowering->flow->request;
     const struct sharpi_op *first = lowering->graph->ops[request->first_op];
     for (uint32_t i = 0; i < request->n_carry_in; i++) {
-        struct node *node = node_add(lowering->program, NODE_COPY_IN, first, err);
+        struct node *node = node_add(lowering->flow, NODE_COPY_IN, first, err);
         int32_t status;
         if (!node)
             return SHARPI_ENOMEM;
@@ -404,30 +417,30 @@ static int32_t lower_carried_in(struct lowering *lowering, struct sharpi_error *
 /* Cells 0 .. n_values-1 are the graph's values. */
 static int32_t lower_values(struct lowering *lowering, struct sharpi_error *err)
 {
-    struct sharpi_program *program = lowering->program;
+    struct flow *flow = lowering->flow;
     for (uint32_t i = 0; i < lowering->graph->n_values; i++) {
         const struct sharpi_value *value = lowering->graph->values[i];
-        int32_t number, status = cell_add(program, value->rows, value->width * UINT64_C(4), &number, err);
+        int32_t number, status = cell_add(flow, value->rows, value->width * UINT64_C(4), &number, err);
         if (status)
             return status;
-        program->cells[number].width = value->width;
-        program->cells[number].is_shared = 0;
-        for (uint32_t f = 0; f < ACT_COUNT; f++)
-            lowering->act_cells[(uint64_t)i * ACT_COUNT + f] = -1;
+        flow->cells[number].width = value->width;
+        flow->cells[number].is_shared = 0;
+        for (uint32_t f = 0; f < FLOW_MAX_FORMATS; f++)
+            lowering->act_cells[(uint64_t)i * FLOW_MAX_FORMATS + f] = -1;
     }
     for (uint32_t i = 0; i < lowering->graph->n_ops; i++)
         lowering->absorbed_by[i] = -1;
     /* A select reads any row of its input while other threads may be at others. */
-    for (uint32_t i = program->request.first_op; i < program->request.end_op; i++) {
+    for (uint32_t i = flow->request.first_op; i < flow->request.end_op; i++) {
         if (lowering->graph->ops[i]->kind == SHARPI_OP_SELECT_ROWS)
-            program->cells[lowering->graph->ops[i]->in[0]].is_kept = 1;
+            flow->cells[lowering->graph->ops[i]->in[0]].is_kept = 1;
     }
     return SHARPI_OK;
 }
 
 static int32_t lower_all(struct lowering *lowering, struct sharpi_error *err)
 {
-    const struct sharpi_compile *request = &lowering->program->request;
+    const struct sharpi_compile *request = &lowering->flow->request;
     int32_t status = lower_values(lowering, err);
     if (status)
         return status;
@@ -445,15 +458,15 @@ static int32_t lower_all(struct lowering *lowering, struct sharpi_error *err)
     return status;
 }
 
-int32_t compile_lower(struct sharpi_program *program, struct sharpi_error *err)
+int32_t flow_lower(struct flow *flow, struct sharpi_error *err)
 {
-    const struct sharpi_host *host = program->host;
-    const struct sharpi_graph_view *graph = program->request.graph;
-    struct lowering lowering = {.program = program, .graph = graph};
+    const struct sharpi_host *host = flow->host;
+    const struct sharpi_graph_view *graph = flow->request.graph;
+    struct lowering lowering = {.flow = flow, .graph = graph};
     int32_t status = SHARPI_ENOMEM;
-    lowering.uses = program_alloc(program, graph->n_values, sizeof *lowering.uses, err);
-    lowering.act_cells = program_alloc(program, graph->n_values, ACT_COUNT * sizeof(int32_t), err);
-    lowering.absorbed_by = program_alloc(program, graph->n_ops, sizeof *lowering.absorbed_by, err);
+    lowering.uses = flow_alloc(flow, graph->n_values, sizeof *lowering.uses, err);
+    lowering.act_cells = flow_alloc(flow, graph->n_values, FLOW_MAX_FORMATS * sizeof(int32_t), err);
+    lowering.absorbed_by = flow_alloc(flow, graph->n_ops, sizeof *lowering.absorbed_by, err);
     if (lowering.uses && lowering.act_cells && lowering.absorbed_by)
         status = lower_all(&lowering, err);
     if (lowering.uses)

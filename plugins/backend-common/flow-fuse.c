@@ -1,11 +1,11 @@
 /* Which values are used where, and which linears end in an add: y = x + linear(h) adds into x's memory if x is not needed
  * afterwards, so that the residual stream is read and written once.
  */
-#include "compile.h"
+#include "flow.h"
 
 void find_uses(struct lowering *lowering)
 {
-    const struct sharpi_compile *request = &lowering->program->request;
+    const struct sharpi_compile *request = &lowering->flow->request;
     for (uint32_t i = request->first_op; i < request->end_op; i++) {
         const struct sharpi_op *op = lowering->graph->ops[i];
         if (op->kind == SHARPI_OP_TAP)
@@ -28,7 +28,7 @@ void find_uses(struct lowering *lowering)
  * after the add, itself or through a slice. */
 static int32_t can_absorb(const struct lowering *lowering, int32_t product, int32_t into, uint32_t add)
 {
-    const struct sharpi_compile *request = &lowering->program->request;
+    const struct sharpi_compile *request = &lowering->flow->request;
     const struct value_use *uses = lowering->uses;
     int32_t maker = lowering->graph->values[product]->producer;
     int32_t into_maker = lowering->graph->values[into]->producer;
@@ -45,7 +45,7 @@ static int32_t can_absorb(const struct lowering *lowering, int32_t product, int3
 
 void find_absorbed(struct lowering *lowering)
 {
-    const struct sharpi_compile *request = &lowering->program->request;
+    const struct sharpi_compile *request = &lowering->flow->request;
     for (uint32_t i = request->first_op; i < request->end_op; i++) {
         const struct sharpi_op *op = lowering->graph->ops[i];
         int32_t a = op->in[0], b = op->in[1];

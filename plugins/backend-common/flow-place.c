@@ -1,9 +1,9 @@
-/* Third stage of compiling: memory for every cell. See program.h.
+/* Third stage of compiling: memory for every cell. See flow.h.
  *
  * A storage is a piece of the arena that lives from the step that first writes it to the last step that reads it, both
  * included; cells made in place share one. Storages that live in a common step never overlap.
  */
-#include "compile.h"
+#include "flow.h"
 
 struct storage {
     uint64_t n_bytes, offset;
@@ -11,34 +11,36 @@ struct storage {
 };
 
 struct placing {
-    struct sharpi_program *program;
+    struct flow *flow;
     struct storage *storages;
     uint32_t *live; /* storages that are live, by offset */
     uint32_t n_storages, n_live;
 };
 
-static struct cell *root_of(const struct sharpi_program *program, int32_t cell)
+static struct cell *root_of(const struct flow *flow, int32_t cell)
 {
-    return &program->cells[program->cells[cell].parent];
+    return &flow->cells[flow->cells[cell].parent];
 }
 
-static void find_last_uses(struct sharpi_program *program)
+static void find_last_uses(struct flow *flow)
 {
-    for (uint32_t i = 0; i < program->n_cells; i++) {
-        program->cells[i].last_step = program->cells[i].made_step;
-        program->cells[i].last_position = -1;
-        program->cells[i].storage = -1;
+    for (uint32_t i = 0; i < flow->n_cells; i++) {
+        flow->cells[i].last_step = flow->cells[i].made_step;
+        flow->cells[i].last_position = -1;
+        flow->cells[i].storage = -1;
     }
-    for (uint32_t i = 0; i < program->n_scheduled; i++) {
-        const struct node *node = &program->nodes[program->schedule[i]];
+    for (uint32_t i = 0; i < flow->n_scheduled; i++) {
+        const struct node *node = &flow->nodes[flow->schedule[i]];
         int32_t cells[NODE_MAX_CELLS];
         uint32_t n = node_reads(node, cells);
         for (uint32_t c = 0; c < n; c++) {
-            struct cell *cell = root_of(program, cells[c]);
+            struct cell *cell = root_of(flow, cells[c]);
             cell->last_step = node->step > cell->last_step ? node->step : cell->last_step;
             cell->last_position = (int32_t)i;
         }
     }
+    if (flow->traits->logits_in_arena && flow->logits_cell >= 0) /* read after the last step */
+        flow->cells[flow->logits_cell].last_step = (int32_t)flow->n_steps;
 }
 
 /* How many of the node's first inputs its output may be written over. */
@@ -62,12 +64,12 @@ static uint32_t overwritable_inputs(const struct node *node)
 }
 
 /* An input that `out` may take the place of: nobody reads it after this node. NULL if there is none. */
-static const struct cell *find_overwritable(const struct sharpi_program *program, const struct node *node,
+static const struct cell *find_overwritable(const struct flow *flow, const struct node *node,
                                             const struct cell *out, int32_t place, int32_t position)
 {
     uint32_t n = overwritable_inputs(node);
     for (uint32_t i = 0; i < n; i++) {
-        const struct cell *in = &program->cells[node->in[i]];
+        const struct cell *in = &flow->cells[node->in[i]];
         if (in->parent == node->in[i] && !in->has_views && !in->is_shared && !in->is_kept &&
             in->place == place && in->width == out->width && in->rows == out->rows &&
             in->last_position == position)
@@ -76,10 +78,16 @@ static const struct cell *find_overwritable(const struct sharpi_program *program
     return NULL;
 }
 
+static int32_t has_local_room(const struct flow *flow, const struct node *node, const struct cell *cell)
+{
+    uint64_t used = flow->steps[node->step].local_bytes;
+    return used <= flow->traits->max_local && cell->stride <= flow->traits->max_local - used;
+}
+
 static void place_local(struct placing *placing, const struct node *node, struct cell *cell, int32_t position)
 {
-    struct step *step = &placing->program->steps[node->step];
-    const struct cell *over = find_overwritable(placing->program, node, cell, PLACE_LOCAL, position);
+    struct step *step = &placing->flow->steps[node->step];
+    const struct cell *over = find_overwritable(placing->flow, node, cell, PLACE_LOCAL, position);
     cell->place = PLACE_LOCAL;
     cell->offset = over ? over->offset : step->local_bytes;
     if (!over)
@@ -89,10 +97,10 @@ static void place_local(struct placing *placing, const struct node *node, struct
 static int32_t place_in_arena(struct placing *placing, const struct node *node, struct cell *cell,
                               int32_t position, struct sharpi_error *err)
 {
-    struct sharpi_program *program = placing->program;
+    struct flow *flow = placing->flow;
     const struct cell *over = node->residual >= 0
-                                  ? root_of(program, node->residual)
-                                  : find_overwritable(program, node, cell, PLACE_ARENA, position);
+                                  ? root_of(flow, node->residual)
+                                  : find_overwritable(flow, node, cell, PLACE_ARENA, position);
     struct storage *storage;
     cell->place = PLACE_ARENA;
     if (over) {
@@ -105,24 +113,25 @@ static int32_t place_in_arena(struct placing *placing, const struct node *node, 
     storage = &placing->storages[placing->n_storages++];
     storage->first_step = cell->made_step;
     storage->last_step = cell->last_step;
-    if (__builtin_mul_overflow(cell->stride, program_rows(program, cell->rows), &storage->n_bytes) ||
+    if (__builtin_mul_overflow(cell->stride, flow_rows(flow, cell->rows), &storage->n_bytes) ||
         storage->n_bytes > UINT64_MAX / 4)
         return sharpi_fail(err, SHARPI_EINVAL, "activations of %llu rows are too large; use a smaller batch",
-                           (unsigned long long)program_rows(program, cell->rows));
+                           (unsigned long long)flow_rows(flow, cell->rows));
     return SHARPI_OK;
 }
 
 static int32_t place_node(struct placing *placing, int32_t position, struct sharpi_error *err)
 {
-    struct sharpi_program *program = placing->program;
-    const struct node *node = &program->nodes[program->schedule[position]];
+    struct flow *flow = placing->flow;
+    const struct node *node = &flow->nodes[flow->schedule[position]];
     int32_t cells[NODE_MAX_CELLS], status = SHARPI_OK;
-    uint32_t n = node_writes(program, node, cells);
+    uint32_t n = node_writes(node, cells);
     for (uint32_t i = 0; i < n && !status; i++) {
-        struct cell *cell = root_of(program, cells[i]);
+        struct cell *cell = root_of(flow, cells[i]);
         if (cell->place == PLACE_LOGITS)
             continue;
-        if (cell->row_made && !cell->is_shared && cell->last_step == cell->made_step)
+        if (cell->row_made && !cell->is_shared && cell->last_step == cell->made_step &&
+            has_local_room(flow, node, cell))
             place_local(placing, node, cell, position);
         else
             status = place_in_arena(placing, node, cell, position, err);
@@ -162,25 +171,25 @@ static int32_t find_room(struct placing *placing, uint32_t number, struct sharpi
     end += storage->n_bytes;
     if (end > UINT64_MAX / 4)
         return sharpi_fail(err, SHARPI_EINVAL, "activations are too large; use a smaller batch");
-    if (end > placing->program->arena_bytes)
-        placing->program->arena_bytes = end;
+    if (end > placing->flow->arena_bytes)
+        placing->flow->arena_bytes = end;
     return SHARPI_OK;
 }
 
 /* Copies the parents' places to slices and storages' to cells. */
 static void finish_cells(const struct placing *placing)
 {
-    struct sharpi_program *program = placing->program;
-    for (uint32_t i = 0; i < program->n_cells; i++) {
-        struct cell *cell = &program->cells[i];
+    struct flow *flow = placing->flow;
+    for (uint32_t i = 0; i < flow->n_cells; i++) {
+        struct cell *cell = &flow->cells[i];
         if (cell->storage >= 0)
             cell->offset = placing->storages[cell->storage].offset;
         if (cell->place == PLACE_LOCAL)
             cell->stride = 0;
     }
-    for (uint32_t i = 0; i < program->n_cells; i++) {
-        struct cell *cell = &program->cells[i];
-        const struct cell *root = &program->cells[cell->parent];
+    for (uint32_t i = 0; i < flow->n_cells; i++) {
+        struct cell *cell = &flow->cells[i];
+        const struct cell *root = &flow->cells[cell->parent];
         if (cell == root)
             continue;
         cell->place = root->place;
@@ -191,32 +200,31 @@ static void finish_cells(const struct placing *placing)
 
 static int32_t place_all(struct placing *placing, struct sharpi_error *err)
 {
-    struct sharpi_program *program = placing->program;
+    struct flow *flow = placing->flow;
     int32_t status = SHARPI_OK;
-    find_last_uses(program);
-    for (uint32_t i = 0; i < program->n_scheduled && !status; i++)
+    find_last_uses(flow);
+    for (uint32_t i = 0; i < flow->n_scheduled && !status; i++)
         status = place_node(placing, (int32_t)i, err);
     for (uint32_t i = 0; i < placing->n_storages && !status; i++)
         status = find_room(placing, i, err);
     if (status)
         return status;
     finish_cells(placing);
-    program->thread_bytes = matmul_scratch_bytes();
-    for (uint32_t i = 0; i < program->n_steps; i++) {
-        if (program->steps[i].local_bytes > program->thread_bytes)
-            program->thread_bytes = program->steps[i].local_bytes;
+    for (uint32_t i = 0; i < flow->n_steps; i++) {
+        if (flow->steps[i].local_bytes > flow->local_bytes)
+            flow->local_bytes = flow->steps[i].local_bytes;
     }
-    program->thread_bytes = round64(program->thread_bytes);
+    flow->local_bytes = round64(flow->local_bytes);
     return SHARPI_OK;
 }
 
-int32_t compile_place(struct sharpi_program *program, struct sharpi_error *err)
+int32_t flow_place(struct flow *flow, struct sharpi_error *err)
 {
-    const struct sharpi_host *host = program->host;
-    struct placing placing = {.program = program};
+    const struct sharpi_host *host = flow->host;
+    struct placing placing = {.flow = flow};
     int32_t status = SHARPI_ENOMEM;
-    placing.storages = program_alloc(program, program->n_cells, sizeof *placing.storages, err);
-    placing.live = program_alloc(program, program->n_cells + 1ull, sizeof *placing.live, err);
+    placing.storages = flow_alloc(flow, flow->n_cells, sizeof *placing.storages, err);
+    placing.live = flow_alloc(flow, flow->n_cells + 1ull, sizeof *placing.live, err);
     if (placing.storages && placing.live)
         status = place_all(&placing, err);
     if (placing.storages)
