@@ -22,17 +22,14 @@
 extern "C" {
 #endif
 
-struct cuda_matrix; /* matmul.h */
-
 #define ROWS_MAX_CHAINS 8u
 #define ROWS_MAX_OPS    64u /* of a step */
 #define ROWS_MAX_WIDTH                                                                                       \
     32768u /* of a row whose chain needs all of it at once (see rows_step_init); else 2^30 */
-#define ROWS_ALWAYS UINT32_MAX
 
 enum row_kind {
     ROW_EMBED =
-        1, /* row tokens[r] of `table` * scale, or row r of the batch's embeddings (unscaled) if it has them */
+        1, /* in0: looked-up rows in memory (matrix_gather_launch of matmul.h); or the batch's embeddings, if any */
     ROW_RMS_NORM, /* in0 / sqrt(mean(in0^2) + eps) [* vector [group]], by groups of `group` columns (0: the row) */
     ROW_ROPE_TABLE, /* cos [width / 2], sin [width / 2] of position * frequencies[j], times `scale`: width = n_rot */
     ROW_ROPE,       /* in0 turned by in1, a row made by ROW_ROPE_TABLE; heads of `group` columns */
@@ -46,7 +43,8 @@ enum row_kind {
     ROW_SELECT,     /* row logit_rows[r] of in0 (memory); for steps over selected rows */
     ROW_COPY,       /* in0; a slice is a copy from a base moved by `first` columns */
     ROW_QUANTIZE,   /* in0 in the activation format `format` of matmul.h, out in memory */
-    ROW_COMBINE,    /* sum over j < n_used of weights[r, j] * row slots[r, j] of in0 (memory), see moe.h */
+    ROW_COMBINE,    /* sum over j < n_used of weights[r, j] * row slots[r, j] of in0 (memory); slots NULL: row
+                       r * n_used + j; see moe.h */
     ROW_KIND_END
 };
 
@@ -56,26 +54,26 @@ struct row_operand {
     void *base;
     uint32_t stride;
     uint32_t local;
+    uint32_t column; /* of a local that is read: the first column, a multiple of 4 */
 };
 
 struct row_op {
     int32_t kind;   /* enum row_kind */
     uint32_t width; /* columns of the result; of in0 for ROW_QUANTIZE */
     struct row_operand in[2], out;
-    const float *vector;             /* device; rms_norm (add_one already added), mul_vector, scale */
-    uint32_t group;                  /* rms_norm: columns of a group; rope: head_dim; 0 = width */
-    uint32_t n_rot;                  /* rope */
-    int32_t rope_mode;               /* enum sharpi_rope_mode */
-    int32_t activation;              /* enum sharpi_activation */
-    int32_t format;                  /* quantize: enum act_format of matmul.h */
-    uint32_t n_used;                 /* combine */
-    float eps, scale, limit;         /* scale must be set where it is used: 1 = none */
-    const double *frequencies;       /* device; rope table, [n_rot / 2] */
-    const struct cuda_matrix *table; /* embed; read by init only (its data pointers are device memory) */
-    const int32_t *slots;            /* combine: device, [T, n_used] contiguous */
-    const float *weights;            /* combine: device, [T, n_used] contiguous */
-    /* The op runs only in launches of min_rows <= n_rows bound <= max_rows (0, 0: in all): so a value is quantized to the
-     * format that the products of this number of rows want. Only for ROW_QUANTIZE and ops whose result nobody else reads. */
+    const float *vector;       /* device; rms_norm (add_one already added), mul_vector, scale */
+    uint32_t group;            /* rms_norm: columns of a group; rope: head_dim; 0 = width */
+    uint32_t n_rot;            /* rope */
+    int32_t rope_mode;         /* enum sharpi_rope_mode */
+    int32_t activation;        /* enum sharpi_activation */
+    int32_t format;            /* quantize: enum act_format of matmul.h */
+    uint32_t n_used;           /* combine */
+    float eps, scale, limit;   /* scale must be set where it is used: 1 = none */
+    const double *frequencies; /* device; rope table, [n_rot / 2] */
+    const int32_t *slots;      /* combine: device, [T, n_used] contiguous */
+    const float *weights;      /* combine: device, [T, n_used] contiguous */
+    /* Only ROW_QUANTIZE: it is done in launches whose n_rows is within [min_rows, max_rows] (max_rows 0: no limit), so that
+     * a value gets the format that the products of this number of rows want. */
     uint32_t min_rows, max_rows;
 };
 
@@ -102,14 +100,15 @@ uint64_t rows_step_bytes(void); /* sizeof(struct rows_step), for the caller to a
 
 /* Checks and plans a step. `rows` is enum sharpi_rows; rows_factor rows per token or selected row (1; n_used for the rows
  * of a mixture's experts). May be called at compile time with made-up bases of the true alignment. A chain needs all of a
- * row at once if it has a norm over the whole width, ops of several widths, or a rope; then its width is limited. */
+ * row at once if it has a norm over the whole width, or ops of several widths; then its width is limited. */
 int32_t rows_step_init(struct rows_step *step, const struct rows_chain *chains, uint32_t n_chains,
                        int32_t rows, uint32_t rows_factor, struct sharpi_error *err);
 
 /* Enqueues the step for at most n_rows tokens or selected rows (the bucket's bound; rows_factor not counted in);
- * *batch->n_rows[rows] is the true number. `device_sms` sizes the grid. Returns a cudaError_t. */
+ * *batch->n_rows[rows] is the true number. `n_sms`: the device's multiprocessors; `overlap`: 1 to let it begin before its
+ * predecessor ends (launch.h; sm_90 and later). Returns a cudaError_t. */
 int32_t rows_step_launch(const struct rows_step *step, const struct rows_batch *batch, uint32_t n_rows,
-                         uint32_t device_sms, cudaStream_t stream);
+                         uint32_t n_sms, int32_t overlap, cudaStream_t stream);
 
 #ifdef __cplusplus
 }
