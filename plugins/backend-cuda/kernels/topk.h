@@ -29,8 +29,8 @@ struct topk_job {
 
 uint64_t topk_workspace_bytes(uint32_t n_vocab, uint32_t max_rows);
 
-/* For at most n_rows rows, *n_rows_dev of them true (NULL: all). Returns a cudaError_t. */
-int32_t topk_launch(const struct topk_job *job, const int32_t *n_rows_dev, uint32_t n_rows,
+/* For at most n_rows rows, *n_rows_dev of them true (NULL: all). `overlap`: as for rows_step_launch. Returns a cudaError_t. */
+int32_t topk_launch(const struct topk_job *job, const int32_t *n_rows_dev, uint32_t n_rows, int32_t overlap,
                     cudaStream_t stream);
 
 #ifdef __cplusplus
