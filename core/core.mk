@@ -26,8 +26,10 @@ core_libcore_la_SOURCES = $(JINJA_SOURCES) \
 	core/host.c \
 	core/kv-layout.c \
 	core/kv-layout.h \
+	core/kv-pages-internal.h \
 	core/kv-pages.c \
 	core/kv-pages.h \
+	core/kv-seq.c \
 	core/log.c \
 	core/log.h \
 	core/model-file.c \
@@ -56,6 +58,10 @@ core_libcore_la_SOURCES = $(JINJA_SOURCES) \
 	core/plugins.h \
 	core/pool.c \
 	core/pool.h \
+	core/prefix-internal.h \
+	core/prefix-match.c \
+	core/prefix-tree.c \
+	core/prefix-tree.h \
 	core/reasoning.c \
 	core/reasoning.h \
 	core/sampler-chain.c \

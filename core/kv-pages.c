@@ -1,28 +1,8 @@
-/* Page numbers, tables and rings: see kv-pages.h. */
-#include "kv-pages.h"
+/* Classes and the pool of pages with its references: see kv-pages.h. */
+#include "kv-pages-internal.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-struct page_class {
-    struct sharpi_kv_class shape;
-    int32_t *free_pages; /* stack */
-    uint32_t n_free;
-};
-
-struct sharpi_kv_pages {
-    uint32_t n_classes, max_seqs;
-    struct page_class *classes;
-    uint8_t *slot_used; /* [max_seqs] */
-};
-
-struct sharpi_kv_seq {
-    struct sharpi_kv_pages *pages;
-    uint32_t slot;
-    uint32_t length;
-    uint32_t written; /* one past the highest position ever stored: what a ring's slots may hold */
-    int32_t **tables; /* [n_classes] of [ring / page] */
-};
 
 uint32_t sharpi_kv_ring(uint32_t context, uint32_t window, uint32_t headroom)
 {
@@ -67,28 +47,44 @@ int32_t sharpi_kv_classes(const struct sharpi_model_desc *desc, uint32_t context
     return SHARPI_OK;
 }
 
+uint32_t sharpi_kv_first_page(const struct sharpi_kv_class *shape, uint32_t length)
+{
+    return shape->window && length >= shape->window ? (length - shape->window + 1) / SHARPI_KV_PAGE : 0;
+}
+
+/* ---- The pool */
+
+static int32_t init_class(struct page_class *class, const struct sharpi_kv_class *shape)
+{
+    uint32_t i;
+    class->shape = *shape;
+    class->n_entries = shape->ring / SHARPI_KV_PAGE;
+    class->free_pages = malloc(shape->n_pages * sizeof *class->free_pages);
+    class->pages = calloc(shape->n_pages, sizeof *class->pages);
+    if (!class->free_pages || !class->pages)
+        return -1;
+    for (i = 0; i < shape->n_pages; i++) /* page 0 on top */
+        class->free_pages[i] = (int32_t)(shape->n_pages - 1 - i);
+    class->n_free = class->limit = shape->n_pages;
+    return 0;
+}
+
 int32_t sharpi_kv_pages_create(const struct sharpi_kv_class *classes, uint32_t n_classes, uint32_t max_seqs,
                                struct sharpi_kv_pages **out, struct sharpi_error *err)
 {
     struct sharpi_kv_pages *pages = calloc(1, sizeof *pages);
-    uint32_t c, i;
+    uint32_t c;
     if (!pages)
         goto no_memory;
     pages->max_seqs = max_seqs;
-    pages->slot_used = calloc(max_seqs, 1);
+    pages->seqs = calloc(max_seqs, sizeof *pages->seqs);
     pages->classes = calloc(n_classes, sizeof *pages->classes);
-    if (!pages->slot_used || !pages->classes)
+    if (!pages->seqs || !pages->classes)
         goto no_memory;
     pages->n_classes = n_classes;
     for (c = 0; c < n_classes; c++) {
-        struct page_class *class = &pages->classes[c];
-        class->shape = classes[c];
-        class->free_pages = malloc(classes[c].n_pages * sizeof *class->free_pages);
-        if (!class->free_pages)
+        if (init_class(&pages->classes[c], &classes[c]))
             goto no_memory;
-        for (i = 0; i < classes[c].n_pages; i++) /* page 0 on top */
-            class->free_pages[i] = (int32_t)(classes[c].n_pages - 1 - i);
-        class->n_free = classes[c].n_pages;
     }
     *out = pages;
     return SHARPI_OK;
@@ -102,191 +98,205 @@ void sharpi_kv_pages_destroy(struct sharpi_kv_pages *pages)
     uint32_t c;
     if (!pages)
         return;
-    for (c = 0; c < pages->n_classes; c++)
+    for (c = 0; c < pages->n_classes; c++) {
         free(pages->classes[c].free_pages);
+        free(pages->classes[c].pages);
+    }
     free(pages->classes);
-    free(pages->slot_used);
+    free(pages->seqs);
     free(pages);
+}
+
+static uint32_t used(const struct page_class *class)
+{
+    return class->shape.n_pages - class->n_free;
 }
 
 uint32_t sharpi_kv_pages_free(const struct sharpi_kv_pages *pages, uint32_t class_index)
 {
-    return pages->classes[class_index].n_free;
+    const struct page_class *class = &pages->classes[class_index];
+    return class->limit > used(class) ? class->limit - used(class) : 0;
 }
 
-/* ---- Sequences */
-
-int32_t sharpi_kv_seq_create(struct sharpi_kv_pages *pages, struct sharpi_kv_seq **out,
-                             struct sharpi_error *err)
+uint32_t sharpi_kv_pages_n_classes(const struct sharpi_kv_pages *pages)
 {
-    struct sharpi_kv_seq *seq;
-    uint32_t slot, c, i;
-    for (slot = 0; slot < pages->max_seqs && pages->slot_used[slot]; slot++)
-        ;
-    if (slot == pages->max_seqs)
-        return sharpi_fail(err, SHARPI_EFULL,
-                           "all %u sequences of the model are in use; free one or load the model "
-                           "with more (max_sessions)",
-                           pages->max_seqs);
-    seq = calloc(1, sizeof *seq);
-    if (!seq)
-        return sharpi_fail(err, SHARPI_ENOMEM, "no memory for a sequence");
-    seq->pages = pages;
-    seq->slot = slot;
-    pages->slot_used[slot] = 1;
-    seq->tables = calloc(pages->n_classes, sizeof *seq->tables);
-    for (c = 0; seq->tables && c < pages->n_classes; c++) {
-        uint32_t n = pages->classes[c].shape.ring / SHARPI_KV_PAGE;
-        seq->tables[c] = malloc(n * sizeof **seq->tables);
-        if (!seq->tables[c])
-            break;
-        for (i = 0; i < n; i++)
-            seq->tables[c][i] = -1;
-    }
-    if (!seq->tables || c < pages->n_classes) {
-        sharpi_kv_seq_destroy(seq);
-        return sharpi_fail(err, SHARPI_ENOMEM, "no memory for a sequence's page tables");
-    }
-    *out = seq;
-    return SHARPI_OK;
+    return pages->n_classes;
 }
 
-static void give_back(struct page_class *class, int32_t *entry)
+const struct sharpi_kv_class *sharpi_kv_pages_class(const struct sharpi_kv_pages *pages, uint32_t class_index)
 {
-    if (*entry >= 0)
-        class->free_pages[class->n_free++] = *entry;
-    *entry = -1;
+    return &pages->classes[class_index].shape;
 }
 
-void sharpi_kv_seq_destroy(struct sharpi_kv_seq *seq)
+void sharpi_kv_pages_count(const struct sharpi_kv_pages *pages, uint32_t class_index,
+                           struct sharpi_kv_counts *counts)
 {
-    uint32_t c, i;
-    if (!seq)
-        return;
-    for (c = 0; seq->tables && c < seq->pages->n_classes && seq->tables[c]; c++) {
-        for (i = 0; i < seq->pages->classes[c].shape.ring / SHARPI_KV_PAGE; i++)
-            give_back(&seq->pages->classes[c], &seq->tables[c][i]);
-        free(seq->tables[c]);
-    }
-    free(seq->tables);
-    seq->pages->slot_used[seq->slot] = 0;
-    free(seq);
+    const struct page_class *class = &pages->classes[class_index];
+    *counts = (struct sharpi_kv_counts){.n_pages = class->limit,
+                                        .free = sharpi_kv_pages_free(pages, class_index),
+                                        .active = class->active,
+                                        .shared = class->shared,
+                                        .cached = class->cached,
+                                        .held = class->held};
 }
 
-uint32_t sharpi_kv_seq_slot(const struct sharpi_kv_seq *seq)
-{
-    return seq->slot;
-}
-
-uint32_t sharpi_kv_seq_length(const struct sharpi_kv_seq *seq)
-{
-    return seq->length;
-}
-
-const int32_t *sharpi_kv_seq_table(const struct sharpi_kv_seq *seq, uint32_t class_index)
-{
-    return seq->tables[class_index];
-}
-
-/* Pages of the class that positions [from, to) need and the table does not hold; takes them when `take`. A step never
- * covers a table entry twice, but for its first one, which is held then. */
-static uint32_t missing_pages(struct sharpi_kv_seq *seq, uint32_t c, uint32_t from, uint32_t to,
-                              uint32_t take)
-{
-    struct page_class *class = &seq->pages->classes[c];
-    uint32_t n_entries = class->shape.ring / SHARPI_KV_PAGE, missing = 0;
-    uint64_t first = from / SHARPI_KV_PAGE, page;
-    for (page = first; page * SHARPI_KV_PAGE < to && page - first < n_entries; page++) {
-        int32_t *entry = &seq->tables[c][page % n_entries];
-        if (*entry >= 0)
-            continue;
-        missing++;
-        if (take)
-            *entry = class->free_pages[--class->n_free];
-    }
-    return missing;
-}
-
-int32_t sharpi_kv_seq_extend(struct sharpi_kv_seq *seq, uint32_t n, struct sharpi_error *err)
-{
-    uint32_t to = seq->length + n, c;
-    for (c = 0; c < seq->pages->n_classes; c++) {
-        struct page_class *class = &seq->pages->classes[c];
-        const struct sharpi_kv_class *shape = &class->shape;
-        uint32_t missing;
-        if (!shape->window && to > shape->ring)
-            return sharpi_fail(err, SHARPI_EFULL,
-                               "%u positions do not fit the context of %u; load with a larger context", to,
-                               shape->ring);
-        if (shape->window && to > shape->ring && shape->window + n - 1 > shape->ring)
-            return sharpi_fail(err, SHARPI_EBUG,
-                               "a step of %u tokens does not fit a ring of %u positions for window %u", n,
-                               shape->ring, shape->window);
-        missing = missing_pages(seq, c, seq->length, to, 0);
-        if (missing > class->n_free)
-            return sharpi_fail(err, SHARPI_EFULL, "%u KV pages are needed and %u are free", missing,
-                               class->n_free);
-    }
-    for (c = 0; c < seq->pages->n_classes; c++)
-        missing_pages(seq, c, seq->length, to, 1);
-    seq->length = to;
-    if (to > seq->written)
-        seq->written = to;
-    return SHARPI_OK;
-}
-
-/* Whether every ring still holds the positions that a token at `length` looks at. */
-static int32_t window_is_held(const struct sharpi_kv_seq *seq, uint32_t length, uint32_t *window)
+void sharpi_kv_pages_limit(struct sharpi_kv_pages *pages, uint32_t n)
 {
     uint32_t c;
-    for (c = 0; c < seq->pages->n_classes; c++) {
-        const struct sharpi_kv_class *shape = &seq->pages->classes[c].shape;
-        uint32_t lowest = shape->window && length >= shape->window ? length - shape->window + 1 : 0;
-        uint32_t held = seq->written > shape->ring ? seq->written - shape->ring : 0;
-        if (length > 0 && lowest < held && lowest < length) {
-            *window = shape->window;
-            return 0;
-        }
+    for (c = 0; c < pages->n_classes; c++) {
+        uint32_t all = pages->classes[c].shape.n_pages;
+        pages->classes[c].limit = n && n < all ? n : all;
     }
+}
+
+void sharpi_kv_pages_set_hooks(struct sharpi_kv_pages *pages, const struct sharpi_kv_hooks *hooks)
+{
+    pages->hooks = hooks ? *hooks : (struct sharpi_kv_hooks){.user = NULL};
+}
+
+uint64_t sharpi_kv_pages_copies(const struct sharpi_kv_pages *pages)
+{
+    return pages->copies;
+}
+
+/* ---- References */
+
+int32_t pool_take(struct sharpi_kv_pages *pages, uint32_t c)
+{
+    struct page_class *class = &pages->classes[c];
+    while (!sharpi_kv_pages_free(pages, c)) {
+        if (!pages->hooks.reclaim || !pages->hooks.reclaim(pages->hooks.user, c))
+            return -1;
+    }
+    return class->free_pages[--class->n_free];
+}
+
+static void free_if_unheld(struct page_class *class, int32_t page)
+{
+    if (!class->pages[page].seqs && !class->pages[page].cached)
+        class->free_pages[class->n_free++] = page;
+}
+
+void pool_add_seq(struct sharpi_kv_pages *pages, uint32_t c, int32_t page)
+{
+    struct page_class *class = &pages->classes[c];
+    struct page *p = &class->pages[page];
+    if (p->seqs == 0) {
+        class->active++;
+        class->cached -= p->cached;
+    }
+    class->shared += p->seqs == 1;
+    p->seqs++;
+}
+
+void pool_drop_seq(struct sharpi_kv_pages *pages, uint32_t c, int32_t page)
+{
+    struct page_class *class = &pages->classes[c];
+    struct page *p = &class->pages[page];
+    if (p->seqs == 0) { /* a bug of ours: keep the page out of use rather than hand it out twice */
+        pages->broken++;
+        return;
+    }
+    p->seqs--;
+    class->shared -= p->seqs == 1;
+    if (p->seqs == 0) {
+        class->active--;
+        class->cached += p->cached;
+        free_if_unheld(class, page);
+    }
+}
+
+int32_t sharpi_kv_page_hold(struct sharpi_kv_pages *pages, uint32_t class_index, int32_t page)
+{
+    struct page_class *class = &pages->classes[class_index];
+    struct page *p = &class->pages[page];
+    if (p->cached)
+        return 0;
+    p->cached = 1;
+    class->held++;
+    class->cached += p->seqs == 0;
     return 1;
 }
 
-static void cut(struct sharpi_kv_seq *seq, uint32_t length)
+void sharpi_kv_page_unhold(struct sharpi_kv_pages *pages, uint32_t class_index, int32_t page)
 {
-    uint32_t c, i;
-    for (c = 0; c < seq->pages->n_classes; c++) {
-        struct page_class *class = &seq->pages->classes[c];
-        uint32_t n_entries = class->shape.ring / SHARPI_KV_PAGE;
-        uint32_t keep = (uint32_t)(((uint64_t)length + SHARPI_KV_PAGE - 1) / SHARPI_KV_PAGE);
-        if (length && seq->written > class->shape.ring)
-            continue; /* a wrapped ring is held whole */
-        for (i = keep; i < n_entries; i++)
-            give_back(class, &seq->tables[c][i]);
+    struct page_class *class = &pages->classes[class_index];
+    struct page *p = &class->pages[page];
+    if (!p->cached) {
+        pages->broken++;
+        return;
     }
-    seq->length = length;
-    if (length == 0)
-        seq->written = 0;
+    p->cached = 0;
+    class->held--;
+    class->cached -= p->seqs == 0;
+    free_if_unheld(class, page);
 }
 
-int32_t sharpi_kv_seq_truncate(struct sharpi_kv_seq *seq, uint32_t length, struct sharpi_error *err)
+int32_t sharpi_kv_page_take(struct sharpi_kv_pages *pages, uint32_t class_index)
 {
-    uint32_t window;
-    if (length > seq->length)
-        return sharpi_fail(err, SHARPI_EINVAL, "cannot cut a sequence of %u positions to %u", seq->length,
-                           length);
-    if (!window_is_held(seq, length, &window))
+    int32_t page = pool_take(pages, class_index);
+    if (page >= 0)
+        sharpi_kv_page_hold(pages, class_index, page);
+    return page;
+}
+
+uint32_t sharpi_kv_page_seqs(const struct sharpi_kv_pages *pages, uint32_t class_index, int32_t page)
+{
+    return pages->classes[class_index].pages[page].seqs;
+}
+
+/* ---- The accounts */
+
+static void recount(struct sharpi_kv_pages *pages, uint32_t c)
+{
+    struct page_class *class = &pages->classes[c];
+    uint32_t s, i;
+    for (i = 0; i < class->shape.n_pages; i++)
+        class->pages[i].recount = 0;
+    for (s = 0; s < pages->max_seqs; s++) {
+        const struct sharpi_kv_seq *seq = pages->seqs[s];
+        for (i = 0; seq && i < class->n_entries; i++) {
+            if (seq->classes[c].table[i] >= 0)
+                class->pages[seq->classes[c].table[i]].recount++;
+        }
+    }
+}
+
+static int32_t check_class(struct sharpi_kv_pages *pages, uint32_t c, struct sharpi_error *err)
+{
+    struct page_class *class = &pages->classes[c];
+    struct sharpi_kv_counts sum = {.free = 0};
+    uint32_t i;
+    recount(pages, c);
+    for (i = 0; i < class->shape.n_pages; i++) {
+        const struct page *p = &class->pages[i];
+        if (p->seqs != p->recount)
+            return sharpi_fail(err, SHARPI_EBUG, "KV page %u of window %u counts %u sequences and %u hold it",
+                               i, class->shape.window, p->seqs, p->recount);
+        sum.free += !p->seqs && !p->cached;
+        sum.active += p->seqs > 0;
+        sum.shared += p->seqs > 1;
+        sum.cached += !p->seqs && p->cached;
+        sum.held += p->cached;
+    }
+    if (sum.free != class->n_free || sum.active != class->active || sum.shared != class->shared ||
+        sum.cached != class->cached || sum.held != class->held)
         return sharpi_fail(
-            err, SHARPI_ENOTSUP,
-            "cannot go back to position %u: the ring of window %u has been overwritten up to position %u; "
-            "start again from 0, or load with a larger headroom",
-            length, window, seq->written);
-    cut(seq, length);
+            err, SHARPI_EBUG,
+            "KV pages of window %u: %u free, %u active, %u shared, %u cached; the accounts say "
+            "%u, %u, %u, %u",
+            class->shape.window, sum.free, sum.active, sum.shared, sum.cached, class->n_free, class->active,
+            class->shared, class->cached);
     return SHARPI_OK;
 }
 
-uint32_t sharpi_kv_seq_rollback(struct sharpi_kv_seq *seq, uint32_t length)
+int32_t sharpi_kv_pages_check(struct sharpi_kv_pages *pages, struct sharpi_error *err)
 {
-    uint32_t window;
-    cut(seq, window_is_held(seq, length, &window) ? length : 0);
-    return seq->length;
+    uint32_t c;
+    int32_t status = SHARPI_OK;
+    if (pages->broken)
+        return sharpi_fail(err, SHARPI_EBUG, "KV pages were released %u times too often", pages->broken);
+    for (c = 0; c < pages->n_classes && !status; c++)
+        status = check_class(pages, c, err);
+    return status;
 }

@@ -22,6 +22,7 @@ include tests/jinja.mk
 include tests/matmul.mk
 include tests/models.mk
 include tests/plan.mk
+include tests/scheduler.mk
 include tests/text.mk
 AM_CPPFLAGS += $(CUNIT_CFLAGS)
 TESTS += $(check_PROGRAMS)
