@@ -13,7 +13,8 @@
 extern "C" {
 #endif
 
-#define TOPK_MAX 256u
+#define TOPK_MAX       256u
+#define TOPK_MAX_VOCAB (512u << 10)
 
 struct topk_job {
     const float *logits; /* device; row r at byte r * stride */
