@@ -32,8 +32,11 @@ core_libcore_la_SOURCES = $(JINJA_SOURCES) \
 	core/kv-seq.c \
 	core/log.c \
 	core/log.h \
+	core/model-devices.c \
 	core/model-file.c \
 	core/model-file.h \
+	core/model-parts.c \
+	core/model-parts.h \
 	core/model-place.c \
 	core/model-place.h \
 	core/model-plan.c \
@@ -47,6 +50,8 @@ core_libcore_la_SOURCES = $(JINJA_SOURCES) \
 	core/plan-parse.c \
 	core/plan-price.c \
 	core/plan-print.c \
+	core/plan-ranges.c \
+	core/plan-ranges.h \
 	core/plan-weights.c \
 	core/plan.c \
 	core/plan.h \

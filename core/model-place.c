@@ -1,6 +1,6 @@
-/* Placing a model on a device of this machine: which device, the plan, the cache's layout, the program.
+/* Placing a model on the devices of this machine: the plan, and programs for what it says.
  *
- * Invariant: after sharpi_model_place the plan's bytes are those of the compiled program and of the cache's layout.
+ * Invariant: after sharpi_model_place the plan's bytes are those of the compiled programs and of the cache's layout.
  */
 #include "model-place.h"
 
@@ -8,85 +8,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- Device */
+#include "model-parts.h"
 
-static uint64_t tighter(uint64_t a, uint64_t b) /* of two limits, 0 meaning none */
-{
-    return !a || (b && b < a) ? b : a;
-}
+enum {
+    MAX_TRIALS = 8, /* placements that are compiled before one is taken as it is */
+    MAX_MEASURES = MAX_TRIALS * (SHARPI_PLAN_MAX_DEVICES + 1),
+};
 
-/* [model] memory_limit, and memory_limit of the backend plugin's section. */
-static uint64_t memory_limit(const struct sharpi_model *model)
-{
-    const struct sharpi_settings *settings = model->engine->settings;
-    const char *section = model->engine->plugins.records[model->backend_offer->plugin]->name;
-    return tighter(sharpi_settings_bytes(settings, "model", "memory-limit", 0),
-                   sharpi_settings_bytes(settings, section, "memory-limit", 0));
-}
-
-static int32_t open_device(struct sharpi_model *model, const struct sharpi_model_options *options,
-                           struct sharpi_error *err)
-{
-    const struct sharpi_plugins *plugins = &model->engine->plugins;
-    const char *name = sharpi_choose_string(options->backend, model, "backend", NULL);
-    struct sharpi_device_options device = {
-        .size = sizeof device,
-        .repack = !options->no_repack && sharpi_settings_bool(model->engine->settings, "model", "repack", 1)};
-    char names[256];
-    uint32_t i;
-    model->n_threads = device.n_threads = sharpi_choose_uint(options->n_threads, model, "threads", 0);
-    for (i = 0; i < plugins->n_offers && !model->backend_offer; i++) {
-        const struct sharpi_offer *offer = &plugins->offers[i];
-        if (offer->kind == SHARPI_OFFER_BACKEND &&
-            (name ? strcmp(offer->name, name) == 0 : offer->backend->device_count(offer->ctx, NULL) > 0))
-            model->backend_offer = offer;
-    }
-    if (!model->backend_offer)
-        return sharpi_fail(
-            err, SHARPI_ENOENT, "backend '%s' is not loaded; loaded: %s; 'sharpi doctor' says why",
-            name ? name : "any", sharpi_plugins_names(plugins, SHARPI_OFFER_BACKEND, names, sizeof names));
-    model->backend = model->backend_offer->backend;
-    if (model->backend->device_count(model->backend_offer->ctx, err) == 0)
-        return SHARPI_EDEVICE;
-    device.memory_limit = memory_limit(model);
-    return model->backend->device_open(model->backend_offer->ctx, 0, &device, &model->device, err);
-}
-
-static int32_t describe_device(const struct sharpi_offer *offer, uint64_t limit,
-                               struct sharpi_plan_device *out, uint32_t *integrated, struct sharpi_error *err)
-{
-    struct sharpi_device_info info = {.size = sizeof info};
-    int32_t status = offer->backend->device_info(offer->ctx, 0, &info, err);
-    if (status)
-        return status;
-    snprintf(out->name, sizeof out->name, "%.63s", info.name);
-    *integrated = info.integrated;
-    out->total_bytes = limit && limit < info.total_bytes ? limit : info.total_bytes;
-    out->free_bytes = limit && limit < info.free_bytes ? limit : info.free_bytes;
-    return SHARPI_OK;
-}
-
-/* The model's device and the host; they are the same when its memory is the host's. */
-static int32_t take_devices(const struct sharpi_model *model, struct sharpi_plan_request *r,
-                            struct sharpi_plan_device *device, struct sharpi_error *err)
-{
-    const struct sharpi_offer *cpu =
-        sharpi_plugins_find(&model->engine->plugins, SHARPI_OFFER_BACKEND, "cpu");
-    uint32_t integrated;
-    int32_t status = describe_device(model->backend_offer, memory_limit(model), device, &integrated, err);
-    if (status)
-        return status;
-    if (integrated) {
-        r->host = *device;
-        r->context_cap = SHARPI_PLAN_CPU_CONTEXT;
-        return SHARPI_OK;
-    }
-    r->devices = device;
-    r->n_devices = 1;
-    return cpu ? describe_device(cpu, 0, &r->host, &integrated, err) : SHARPI_OK;
-}
-
-/* ---- Program */
+struct placing {
+    struct sharpi_model *model;
+    struct sharpi_planning planning;
+    struct sharpi_plan *saved;
+    struct sharpi_placement placement; /* the saved one, for the devices that there are; or the last trial */
+    struct sharpi_plan_device devices[SHARPI_PLAN_MAX_DEVICES];
+    struct sharpi_plan_measure measures[MAX_MEASURES];
+    uint32_t most; /* positions that there might be */
+};
 
 static int32_t find_taps(struct sharpi_model *model, const char *const *names, struct sharpi_error *err)
 {
@@ -105,64 +42,110 @@ static int32_t find_taps(struct sharpi_model *model, const char *const *names, s
     return SHARPI_OK;
 }
 
-static int32_t check_ops(const struct sharpi_model *model, struct sharpi_error *err)
+/* ---- Texts */
+
+/* "layers 0 to 29", "layers 30 to 47, output", "experts of layers 0 to 11"; *text stays "" when the part is not used. */
+static void describe_part(const struct sharpi_plan *plan, const struct sharpi_plan_part *p, char *text,
+                          size_t n)
 {
-    const struct sharpi_graph_view *view = sharpi_graph_view(model->graph);
-    int32_t status = SHARPI_OK;
-    for (uint32_t i = 0; i < view->n_ops && !status; i++) {
-        const struct sharpi_op *op = view->ops[i];
-        const struct sharpi_kv_layer *kv = NULL;
-        if (op->kind == SHARPI_OP_ATTENTION)
-            kv = &model->kv_layers[((const struct sharpi_attention_attr *)op->attr)->kv_layer];
-        status = model->backend->supports(model->backend_offer->ctx, view, op, kv, err);
+    uint32_t first = p->first_segment ? p->first_segment - 1 : 0;
+    uint32_t end = p->end_segment > plan->n_layers ? plan->n_layers : p->end_segment - 1;
+    size_t at = 0;
+    text[0] = 0;
+    if (p->first_segment < p->end_segment && first < end)
+        at += (size_t)snprintf(text, n, "layers %u to %u", first, end - 1);
+    if (p->first_segment < p->end_segment && p->end_segment == plan->n_segments && at < n)
+        at += (size_t)snprintf(text + at, n - at, "%s", at ? ", output" : "output");
+    if (p->n_expert_layers && at < n)
+        snprintf(text + at, n - at, "%sexperts of layers 0 to %u", at ? ", " : "",
+                 (p->n_expert_layers < plan->n_layers ? p->n_expert_layers : plan->n_layers) - 1);
+}
+
+static const char *used_parts(const struct sharpi_plan *plan, char *text, size_t n)
+{
+    size_t at = 0;
+    text[0] = 0;
+    for (uint32_t i = 0; i < plan->n_parts && at < n; i++) {
+        char part[120];
+        describe_part(plan, &plan->parts[i], part, sizeof part);
+        if (*part)
+            at +=
+                (size_t)snprintf(text + at, n - at, "%s%s on %s", at ? ", " : "", part, plan->parts[i].name);
     }
-    return status;
+    return text;
 }
 
-/* Cache layout and program for a context and chunk; what an earlier call made is replaced. */
-static int32_t compile(struct sharpi_model *model, const struct sharpi_plan_request *r, uint32_t context,
-                       uint32_t chunk, struct sharpi_error *err)
+/* The cache formats of the layers that a part holds: "KV q8_0", "KV f16, bf16 with windows". */
+static void describe_cache(const struct sharpi_model *model, const struct sharpi_model_device *device,
+                           char *text, size_t n)
 {
-    const struct sharpi_graph_view *view = sharpi_graph_view(model->graph);
-    struct sharpi_compile request = {.size = sizeof request,
-                                     .end_op = view->n_ops,
-                                     .max_tokens = chunk,
-                                     .max_seqs = r->max_seqs,
-                                     .max_logits = chunk,
-                                     .graph = view,
-                                     .n_taps = model->n_taps,
-                                     .taps = model->taps};
-    const struct sharpi_kv_shape shape = {context, r->full_cache ? context : r->headroom, r->max_seqs};
-    struct sharpi_kv_layout layout;
-    int32_t status = sharpi_kv_layout_init(&layout, r->desc, &r->formats, &shape, err);
-    if (status)
-        return status;
-    if (model->program)
-        model->backend->program_destroy(model->program);
-    model->program = NULL;
-    free(model->kv_layers);
-    free(model->classes);
-    request.kv_layers = model->kv_layers = layout.layers;
-    model->classes = layout.classes;
-    request.n_classes = model->n_classes = layout.n_classes;
-    model->context = context;
-    model->chunk = chunk;
-    if ((status = check_ops(model, err)) ||
-        (status = model->backend->compile(model->device, &request, &model->program, err)))
-        return status;
-    model->memory = (struct sharpi_program_memory){.size = sizeof model->memory};
-    status = model->backend->program_memory(model->program, &model->memory);
-    if (!status && model->memory.n_fallback_ops &&
-        sharpi_settings_bool(model->engine->settings, "model", "strict", 0))
-        return sharpi_fail(
-            err, SHARPI_ENOTSUP,
-            "%u ops would run on a slower path (the log names them) and model.strict is on; set it "
-            "to false, or choose another KV format or backend",
-            model->memory.n_fallback_ops);
-    return status;
+    const char *global = NULL, *swa = NULL;
+    for (uint32_t i = 0; i < model->desc.n_layers; i++) {
+        const struct sharpi_kv_layer *kv = &model->kv_layers[i];
+        if (sharpi_model_layer_device(model, i) != device || !kv->kv)
+            continue;
+        if (model->desc.layers[i].window)
+            swa = kv->kv->name;
+        else
+            global = kv->kv->name;
+    }
+    text[0] = 0;
+    if (global && swa && strcmp(global, swa) != 0)
+        snprintf(text, n, " (KV %s, %s with windows)", global, swa);
+    else if (global || swa)
+        snprintf(text, n, " (KV %s)", global ? global : swa);
 }
 
-/* ---- Plan */
+/* One line per device that is used. */
+static void log_parts(const struct sharpi_model *model)
+{
+    const struct sharpi_plan *plan = model->plan;
+    char what[120], cache[80], weights[24], kv[24], scratch[24];
+    for (uint32_t i = 0; i < plan->n_parts; i++) {
+        const struct sharpi_plan_part *p = &plan->parts[i];
+        const struct sharpi_model_device *device = &model->devices[i];
+        describe_part(plan, p, what, sizeof what);
+        if (!*what)
+            continue;
+        describe_cache(model, device, cache, sizeof cache);
+        sharpi_log_printf(&model->engine->log, SHARPI_LOG_INFO, "plan",
+                          "%s on %s%s: weights %s, KV %s, scratch %s", what, device->name, cache,
+                          sharpi_plan_size(p->weight_bytes, weights), sharpi_plan_size(p->kv_bytes, kv),
+                          sharpi_plan_size(p->scratch_bytes, scratch));
+    }
+}
+
+/* What the user did not ask for and will feel: layers or experts on the CPU beside a device. */
+static void log_spill(const struct placing *p)
+{
+    const struct sharpi_plan *plan = p->model->plan;
+    const struct sharpi_plan_request *r = &p->planning.request;
+    const struct sharpi_plan_part *host = &plan->parts[plan->n_parts - 1];
+    char what[120];
+    describe_part(plan, host, what, sizeof what);
+    if (!r->n_devices || p->saved || r->limit_layers || !*what ||
+        (host->first_segment == host->end_segment && r->n_expert_layers))
+        return;
+    sharpi_log_printf(
+        &p->model->engine->log, SHARPI_LOG_WARN, "plan",
+        "%s on the CPU, which is slower%s%s; a smaller context (-c), --kv q8_0 or --reserve exact "
+        "leave more room on the device",
+        what, plan->rejected.n ? ": " : "", plan->rejected.n ? plan->rejected.lines[0] : "");
+}
+
+static void log_plan(const struct placing *p)
+{
+    const struct sharpi_model *model = p->model;
+    const struct sharpi_plan *plan = model->plan;
+    sharpi_log_printf(&model->engine->log, SHARPI_LOG_INFO, "plan", "context %u, %u sequences", plan->context,
+                      plan->max_seqs);
+    log_parts(model);
+    for (uint32_t i = 0; i < plan->notes.n; i++)
+        sharpi_log_text(&model->engine->log, SHARPI_LOG_WARN, "plan", plan->notes.lines[i]);
+    log_spill(p);
+}
+
+/* ---- A saved plan */
 
 static int32_t read_saved(const struct sharpi_model *model, struct sharpi_plan **out,
                           struct sharpi_error *err)
@@ -191,101 +174,144 @@ static int32_t read_saved(const struct sharpi_model *model, struct sharpi_plan *
     return status;
 }
 
-static const char *used_parts(const struct sharpi_plan *plan, char *text, size_t n)
+/* The saved plan's devices are taken for this process's, in order. */
+static int32_t take_saved_placement(struct placing *p, struct sharpi_error *err)
 {
-    size_t at = 0;
-    for (uint32_t i = 0; i < plan->n_parts && at < n; i++) {
-        const struct sharpi_plan_part *p = &plan->parts[i];
-        uint32_t first = p->first_segment ? p->first_segment - 1 : 0;
-        uint32_t end = p->end_segment > plan->n_layers ? plan->n_layers : p->end_segment - 1;
-        if (p->first_segment < p->end_segment && first < end)
-            at += (size_t)snprintf(text + at, n - at, "%slayers %u to %u on %s", at ? ", " : "", first,
-                                   end - 1, p->name);
-        else if (p->n_expert_layers)
-            at += (size_t)snprintf(text + at, n - at, "%sexperts of %u layers on %s", at ? ", " : "",
-                                   p->n_expert_layers, p->name);
+    const struct sharpi_plan *saved = p->saved;
+    const uint32_t n_devices = p->model->n_devices, n_saved = saved->n_parts - 1;
+    uint32_t n_used = 0;
+    char text[400];
+    for (uint32_t i = 0; i < n_saved; i++) {
+        if (saved->parts[i].first_segment < saved->parts[i].end_segment)
+            n_used = i + 1;
     }
-    return text;
+    if (n_used > n_devices)
+        return sharpi_fail(
+            err, SHARPI_ENOTSUP,
+            "the saved plan has %s; this process has %u device%s with memory of %s own: load the "
+            "backend (sharpi doctor), choose another --device, or make a new plan",
+            used_parts(saved, text, sizeof text), n_devices, n_devices == 1 ? "" : "s",
+            n_devices == 1 ? "its" : "their");
+    p->placement = saved->placement;
+    for (uint32_t i = n_used; i < n_devices; i++)
+        p->placement.ends[i] = i ? p->placement.ends[i - 1] : 0;
+    p->planning.request.placement = &p->placement;
+    return SHARPI_OK;
 }
 
-/* A model runs on one device: the host when `on_host`, else the first device. */
-static int32_t check_placement(const struct sharpi_plan *plan, int32_t on_host, struct sharpi_error *err)
+/* ---- Plan and programs */
+
+static int32_t describe_devices(struct placing *p, struct sharpi_error *err)
 {
-    char text[400] = "";
-    for (uint32_t i = 0; i < plan->n_parts; i++) {
-        const struct sharpi_plan_part *p = &plan->parts[i];
-        if (p->first_segment == 0 && p->end_segment == plan->n_segments && (p->host != 0) == on_host &&
-            plan->placement.n_expert_layers == 0 && (on_host || i == 0))
-            return SHARPI_OK;
+    struct sharpi_plan_request *r = &p->planning.request;
+    r->devices = p->devices;
+    r->n_devices = p->model->n_devices;
+    r->context_cap = r->n_devices ? 0 : SHARPI_PLAN_CPU_CONTEXT;
+    return sharpi_devices_describe(p->model, p->devices, &r->host, err);
+}
+
+/* The compiled parts as the planner's prices. */
+static void measure(struct placing *p, const struct sharpi_placement *placement)
+{
+    struct sharpi_plan_request *r = &p->planning.request;
+    for (uint32_t d = 0; d <= r->n_devices && r->n_measures < MAX_MEASURES; d++) {
+        const struct sharpi_model_device *device = &p->model->devices[d];
+        if (device->n_parts)
+            p->measures[r->n_measures++] = (struct sharpi_plan_measure){
+                .device = d,
+                .first_segment = d ? placement->ends[d - 1] : 0,
+                .end_segment = d < r->n_devices ? placement->ends[d] : r->desc->n_layers + 2,
+                .n_expert_layers = placement->n_expert_layers,
+                .weight_bytes = device->memory.weight_bytes,
+                .mapped_bytes = device->memory.mapped_bytes,
+                .scratch_bytes = device->memory.scratch_bytes};
     }
-    used_parts(plan, text, sizeof text);
-    return sharpi_fail(
-        err, SHARPI_ENOTSUP,
-        "the memory plan has %s; this version runs a model on one device, here the %s. %s%sUse a "
-        "smaller context (-c), --kv q8_0, --reserve exact, another --backend, or a new plan",
-        text, on_host ? "CPU" : "first of its backend", plan->rejected.n ? plan->rejected.lines[0] : "",
-        plan->rejected.n ? ". " : "");
+    r->measures = p->measures;
 }
 
-static void log_plan(const struct sharpi_model *model)
+static int32_t compile(struct placing *p, const struct sharpi_placement *placement, uint32_t context,
+                       struct sharpi_error *err)
 {
-    const struct sharpi_plan *plan = model->plan;
-    char weights[24], kv[24], scratch[24];
-    sharpi_log_printf(&model->engine->log, SHARPI_LOG_INFO, "plan",
-                      "context %u, %u sequences; weights %s, KV %s, scratch %s", plan->context,
-                      plan->max_seqs, sharpi_plan_size(model->memory.weight_bytes, weights),
-                      sharpi_plan_size(sharpi_plan_kv_bytes(plan), kv),
-                      sharpi_plan_size(model->memory.scratch_bytes, scratch));
-    for (uint32_t i = 0; i < plan->notes.n; i++)
-        sharpi_log_text(&model->engine->log, SHARPI_LOG_WARN, "plan", plan->notes.lines[i]);
+    struct sharpi_plan_request *r = &p->planning.request;
+    const uint32_t chunk = r->chunk < context ? r->chunk : context;
+    int32_t status = sharpi_parts_compile(p->model, r, placement, context, chunk, err);
+    if (!status)
+        measure(p, placement);
+    return status;
 }
 
-/* Compiles for the most context that there might be, plans with that program's bytes, compiles for what the plan says. */
-static int32_t plan_and_compile(struct sharpi_model *model, struct sharpi_planning *planning, int32_t insist,
-                                struct sharpi_error *err)
+/* Plans with file sizes, compiles what was planned, and plans again with the programs' bytes, until a plan has only parts that
+ * were compiled. Without devices there is one placement, which is compiled first. */
+static int32_t find_plan(struct placing *p, struct sharpi_error *err)
 {
-    struct sharpi_plan_request *r = &planning->request;
-    const int32_t on_host = r->n_devices == 0;
-    uint32_t most = r->desc->context_length;
+    struct sharpi_plan_request *r = &p->planning.request;
+    struct sharpi_placement everything_on_host = {.n_expert_layers = 0};
+    int32_t status = SHARPI_OK;
+    if (!r->n_devices)
+        status = compile(p, r->placement ? r->placement : &everything_on_host, p->most, err);
+    for (uint32_t trial = 0; !status; trial++) {
+        sharpi_plan_free(p->model->plan);
+        p->model->plan = NULL;
+        status = sharpi_planning_make(&p->planning, p->model, &p->model->plan, err);
+        if (status || sharpi_plan_measured(r, &p->model->plan->placement))
+            return status;
+        p->placement = p->model->plan->placement;
+        status = compile(p, &p->placement, p->most, err);
+        if (!status)
+            status = describe_devices(p, err); /* opening a device may take some of its memory */
+        if (trial + 1 == MAX_TRIALS)
+            r->placement = &p->placement;
+    }
+    return status;
+}
+
+static int32_t plan_and_compile(struct placing *p, struct sharpi_error *err)
+{
+    struct sharpi_plan_request *r = &p->planning.request;
+    struct sharpi_model *model = p->model;
     int32_t status;
-    if (r->context && r->context < most)
-        most = r->context;
-    else if (!r->context && r->context_cap && r->context_cap < most)
-        most = r->context_cap;
-    if ((status = compile(model, r, most, r->chunk, err)) ||
-        (status = sharpi_planning_make(planning, model, &model->plan, err)) ||
-        (insist && (status = check_placement(model->plan, on_host, err))))
+    p->most = r->desc->context_length;
+    if (r->context && r->context < p->most)
+        p->most = r->context;
+    else if (!r->context && r->context_cap && r->context_cap < p->most)
+        p->most = r->context_cap;
+    if (r->chunk > p->most)
+        r->chunk = p->most;
+    if ((status = find_plan(p, err)))
         return status;
-    if (model->plan->context == most)
+    if (model->plan->context == model->context &&
+        memcmp(&model->plan->placement, &model->placement, sizeof model->placement) == 0)
         return SHARPI_OK;
-    if (r->chunk > model->plan->context)
-        r->chunk = model->plan->context;
-    if ((status = compile(model, r, model->plan->context, r->chunk, err)))
-        return status;
-    return sharpi_plan_update(model->plan, r, err);
+    r->n_measures = 0;
+    status = compile(p, &model->plan->placement, model->plan->context, err);
+    r->chunk = model->chunk;
+    return status ? status : sharpi_plan_update(model->plan, r, err);
 }
 
 int32_t sharpi_model_place(struct sharpi_model *model, const struct sharpi_model_options *options,
                            int32_t insist, struct sharpi_error *err)
 {
-    struct sharpi_planning planning = {.other_formats = NULL};
-    struct sharpi_plan_device device = {.program = &model->memory};
-    struct sharpi_plan *saved = NULL;
+    struct placing *p = calloc(1, sizeof *p);
     int32_t status;
-    if ((status = read_saved(model, &saved, err)) || (status = open_device(model, options, err)) ||
-        (status = sharpi_planning_init(&planning, model, options, saved, err)) ||
-        (status = take_devices(model, &planning.request, &device, err)))
+    if (!p)
+        return sharpi_fail(err, SHARPI_ENOMEM, "no memory to plan");
+    p->model = model;
+    model->n_threads = sharpi_choose_uint(options->n_threads, model, "threads", 0);
+    model->repack =
+        !options->no_repack && sharpi_settings_bool(model->engine->settings, "model", "repack", 1);
+    if ((status = read_saved(model, &p->saved, err)) || (status = sharpi_devices_find(model, options, err)) ||
+        (status = sharpi_planning_init(&p->planning, model, options, p->saved, err)) ||
+        (status = describe_devices(p, err)) || (p->saved && (status = take_saved_placement(p, err))))
         goto out;
-    if (saved && (status = check_placement(saved, planning.request.n_devices == 0, err)))
-        goto out;
-    model->max_sessions = planning.request.max_seqs;
-    model->headroom = planning.request.headroom;
+    model->max_sessions = p->planning.request.max_seqs;
+    model->headroom = p->planning.request.headroom;
     if (!(status = find_taps(model, options->taps, err)))
-        status = plan_and_compile(model, &planning, insist, err);
+        status = plan_and_compile(p, err);
     if (!status && insist)
-        log_plan(model);
+        log_plan(p);
 out:
-    sharpi_planning_finish(&planning);
-    sharpi_plan_free(saved);
+    sharpi_planning_finish(&p->planning);
+    sharpi_plan_free(p->saved);
+    free(p);
     return status;
 }

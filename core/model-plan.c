@@ -172,6 +172,21 @@ static struct sharpi_reserve choose_reserve(const struct sharpi_model *model)
     return reserve;
 }
 
+/* What the user wants where: --gpu-layers, --cpu-moe, --n-cpu-moe. A saved plan has it all. */
+static void choose_placement(struct sharpi_plan_request *r, const struct sharpi_model *model,
+                             const struct sharpi_plan *saved)
+{
+    const struct sharpi_settings *settings = model->engine->settings;
+    const uint64_t layers = sharpi_settings_uint(settings, "model", "gpu-layers", UINT64_MAX);
+    if (saved)
+        return;
+    r->limit_layers = layers != UINT64_MAX;
+    r->n_device_layers = layers < UINT32_MAX ? (uint32_t)layers : UINT32_MAX;
+    r->n_expert_layers = (uint32_t)sharpi_settings_uint(settings, "model", "n-cpu-moe", 0);
+    if (sharpi_settings_bool(settings, "model", "cpu-moe", 0))
+        r->n_expert_layers = SHARPI_PLAN_ALL_LAYERS;
+}
+
 int32_t sharpi_planning_init(struct sharpi_planning *planning, const struct sharpi_model *model,
                              const struct sharpi_model_options *options, const struct sharpi_plan *saved,
                              struct sharpi_error *err)
@@ -184,6 +199,8 @@ int32_t sharpi_planning_init(struct sharpi_planning *planning, const struct shar
     r->desc = &model->desc;
     r->arch = model->arch_offer;
     r->weights = &planning->weights;
+    r->graph = sharpi_graph_view(model->graph);
+    choose_placement(r, model, saved);
     r->reserve = saved ? saved->reserve : choose_reserve(model);
     snprintf(r->host.name, sizeof r->host.name, "cpu");
     if ((saved && (status = take_saved(model, saved, &wanted, err))) ||
@@ -255,7 +272,7 @@ int32_t sharpi_planning_make(const struct sharpi_planning *planning, const struc
 struct described {
     uint32_t n;
     struct sharpi_plan_device devices[SHARPI_PLAN_MAX_DEVICES];
-    struct sharpi_program_memory programs[SHARPI_PLAN_MAX_DEVICES + 1];
+    struct sharpi_plan_measure measures[SHARPI_PLAN_MAX_DEVICES + 1];
 };
 
 static int32_t take_devices(const struct sharpi_plan_wishes *wishes, struct described *described,
@@ -273,23 +290,28 @@ static int32_t take_devices(const struct sharpi_plan_wishes *wishes, struct desc
     return SHARPI_OK;
 }
 
-/* A part that holds everything keeps the bytes of the program that was compiled for it. */
+/* Parts keep the bytes that they had, which may be those of programs. */
 static void take_saved_devices(const struct sharpi_plan *saved, struct described *described,
                                struct sharpi_plan_request *r)
 {
     for (uint32_t i = 0; i < saved->n_parts; i++) {
         const struct sharpi_plan_part *p = &saved->parts[i];
         struct sharpi_plan_device *device = p->host ? &r->host : &described->devices[described->n++];
-        struct sharpi_program_memory *program = &described->programs[i];
         memcpy(device->name, p->name, sizeof device->name);
         device->total_bytes = p->total_bytes;
         device->free_bytes = p->free_bytes;
-        program->weight_bytes = p->weight_bytes;
-        program->mapped_bytes = p->mapped_bytes;
-        program->scratch_bytes = p->scratch_bytes;
-        device->program = program;
+        described->measures[i] =
+            (struct sharpi_plan_measure){.device = i,
+                                         .first_segment = p->first_segment,
+                                         .end_segment = p->end_segment,
+                                         .n_expert_layers = saved->placement.n_expert_layers,
+                                         .weight_bytes = p->weight_bytes,
+                                         .mapped_bytes = p->mapped_bytes,
+                                         .scratch_bytes = p->scratch_bytes};
     }
     r->placement = &saved->placement;
+    r->measures = described->measures;
+    r->n_measures = saved->n_parts;
 }
 
 int32_t sharpi_model_plan(struct sharpi_model *model, const struct sharpi_model_options *options,
@@ -306,7 +328,8 @@ int32_t sharpi_model_plan(struct sharpi_model *model, const struct sharpi_model_
         status = take_devices(wishes, &described, &planning.request, err);
     planning.request.devices = described.devices;
     planning.request.n_devices = described.n;
-    planning.request.n_expert_layers = wishes->n_expert_layers;
+    if (wishes->n_expert_layers)
+        planning.request.n_expert_layers = wishes->n_expert_layers;
     planning.request.context_cap = described.n ? 0 : SHARPI_PLAN_CPU_CONTEXT;
     if (!status)
         status = sharpi_planning_make(&planning, model, &plan, err);

@@ -2,10 +2,10 @@
  *
  * Each function below does one of these and leaves the model in a state that sharpi_model_free can take apart.
  */
-#include "model.h"
-
 #include <stdlib.h>
 #include <string.h>
+
+#include "model-parts.h"
 
 /* ---- Open: file, architecture, graph */
 
@@ -85,25 +85,7 @@ int32_t sharpi_model_open(struct sharpi_engine *engine, const char *path, uint32
     return SHARPI_OK;
 }
 
-/* ---- Storage */
-
-static int32_t allocate_cache(struct sharpi_model *model, struct sharpi_error *err)
-{
-    uint32_t i;
-    int32_t status = SHARPI_OK;
-    for (i = 0; i < model->desc.n_layers && !status; i++) {
-        struct sharpi_kv_layer *kv = &model->kv_layers[i];
-        uint64_t n_bytes;
-        if (!kv->kv)
-            continue;
-        n_bytes = sharpi_kv_layer_bytes(kv);
-        status = model->backend->alloc(model->device, n_bytes, &kv->k, err);
-        if (!status)
-            status = model->backend->alloc(model->device, n_bytes, &kv->v, err);
-        model->kv_bytes += 2 * n_bytes;
-    }
-    return status;
-}
+/* ---- Loading */
 
 static int32_t allocate_step(struct sharpi_model *model, struct sharpi_error *err)
 {
@@ -155,12 +137,11 @@ int32_t sharpi_model_load(struct sharpi_engine *engine, const char *path,
     if (options) /* an application built against a smaller struct has the rest at its defaults */
         memcpy(&own, options, options->size < sizeof own ? options->size : sizeof own);
     options = &own;
-    if ((status = sharpi_model_place(model, options, 1, err)) || (status = allocate_cache(model, err)) ||
+    if ((status = sharpi_model_place(model, options, 1, err)) ||
         (status = sharpi_kv_pages_create(model->classes, model->n_classes, model->max_sessions, &model->pages,
                                          err)) ||
         (status = allocate_step(model, err)) ||
-        (status = model->backend->load(model->program, model->kv_layers, options->progress,
-                                       options->progress_user, err))) {
+        (status = sharpi_parts_load(model, options->progress, options->progress_user, err))) {
         sharpi_model_free(model);
         return status;
     }
@@ -177,14 +158,8 @@ void sharpi_model_free(struct sharpi_model *model)
         return;
     sharpi_tokenizer_destroy(model->tokenizer);
     sharpi_kv_pages_destroy(model->pages);
-    if (model->program)
-        model->backend->program_destroy(model->program);
-    for (i = 0; model->kv_layers && model->device && i < model->desc.n_layers; i++) {
-        model->backend->free(model->device, model->kv_layers[i].k);
-        model->backend->free(model->device, model->kv_layers[i].v);
-    }
-    if (model->device)
-        model->backend->device_close(model->device);
+    sharpi_parts_free(model);
+    sharpi_devices_close(model);
     for (i = 0; model->step_tables && i < model->n_classes; i++)
         free(model->step_tables[i]);
     free(model->step_tables);
@@ -232,7 +207,7 @@ static void fill_info(const struct sharpi_model *model, struct sharpi_model_info
                                        .chunk = model->chunk,
                                        .n_classes = model->n_classes,
                                        .arch = model->arch_offer->name,
-                                       .backend = model->backend_offer ? model->backend_offer->name : "",
+                                       .backend = model->backend_names,
                                        .name = model->name,
                                        .path = sharpi_model_file_path(model->file),
                                        .file_bytes = sharpi_gguf_file_bytes(gguf),

@@ -1,5 +1,6 @@
 /* What a placement costs, device by device, and how to fill devices: see plan-internal.h. */
 #include "plan-internal.h"
+#include "plan-ranges.h"
 
 #include <string.h>
 
@@ -20,64 +21,122 @@ static uint64_t kv_bytes(const struct sharpi_plan_request *request, const struct
     return first < end ? sharpi_kv_layout_bytes(layout, first, end < n ? end : n) : 0;
 }
 
-static void price_memory(const struct sharpi_plan_request *request, struct sharpi_plan_part *part,
-                         const struct sharpi_program_memory *program)
+static const struct sharpi_plan_measure *find_measure(const struct sharpi_plan_request *request,
+                                                      const struct sharpi_placement *placement, uint32_t d)
 {
-    uint64_t scratch = program ? program->scratch_bytes : 0, kept;
-    if (part->host && !part->total_bytes) {
-        kept = scratch; /* a host of unknown size: nothing to keep free of */
-    } else if (request->reserve.mode == SHARPI_RESERVE_EXACT) {
-        if (!program && !part->host)
-            scratch = sharpi_plan_chunk_bytes(request->desc, request->chunk);
-        part->reserve_bytes = SHARPI_PLAN_MARGIN;
-        kept = sharpi_plan_add(part->reserve_bytes, scratch);
-    } else {
-        part->reserve_bytes =
-            request->reserve.mode == SHARPI_RESERVE_BYTES
-                ? request->reserve.bytes
-                : sharpi_reserve_rule(request->arch, request->desc, part->total_bytes, request->chunk);
-        kept = part->reserve_bytes > scratch ? part->reserve_bytes : scratch;
+    const uint32_t end = d < request->n_devices ? placement->ends[d] : sharpi_plan_segments(request);
+    for (uint32_t i = 0; i < request->n_measures; i++) {
+        const struct sharpi_plan_measure *m = &request->measures[i];
+        if (m->device == d && m->first_segment == sharpi_plan_first(placement, d) && m->end_segment == end &&
+            m->n_expert_layers == placement->n_expert_layers)
+            return m;
     }
-    part->scratch_bytes = scratch;
-    part->needed_bytes = sharpi_plan_add(sharpi_plan_add(part->weight_bytes, part->mapped_bytes),
-                                         sharpi_plan_add(part->kv_bytes, kept));
+    return NULL;
 }
 
-void sharpi_plan_price(const struct sharpi_plan_request *request, const struct sharpi_placement *placement,
-                       const struct sharpi_kv_layout *layout, uint32_t d, struct sharpi_plan_part *part)
+/* Whether anything is computed there. */
+static int32_t is_used(const struct sharpi_plan_request *request, const struct sharpi_placement *placement,
+                       uint32_t d)
+{
+    if (d < request->n_devices)
+        return sharpi_plan_first(placement, d) < placement->ends[d];
+    return sharpi_plan_first(placement, d) < sharpi_plan_segments(request) || placement->n_expert_layers;
+}
+
+int32_t sharpi_plan_measured(const struct sharpi_plan_request *request,
+                             const struct sharpi_placement *placement)
+{
+    for (uint32_t d = 0; d <= request->n_devices; d++) {
+        if (is_used(request, placement, d) && !find_measure(request, placement, d))
+            return 0;
+    }
+    return 1;
+}
+
+static void price_weights(const struct sharpi_plan_request *request, const struct sharpi_placement *placement,
+                          uint32_t d, struct sharpi_plan_part *part)
+{
+    const struct sharpi_plan_measure *measure = find_measure(request, placement, d);
+    if (d < request->n_devices) {
+        part->weight_bytes = measure
+                                 ? measure->weight_bytes
+                                 : sharpi_plan_device_weights(request->weights, part->first_segment,
+                                                              part->end_segment, placement->n_expert_layers);
+    } else if (sharpi_plan_measured(request, placement)) {
+        part->weight_bytes = measure ? measure->weight_bytes : 0;
+        for (uint32_t i = 0; i <= d; i++) {
+            measure = find_measure(request, placement, i);
+            part->mapped_bytes = sharpi_plan_add(part->mapped_bytes, measure ? measure->mapped_bytes : 0);
+        }
+    } else {
+        part->weight_bytes = sharpi_plan_host_weights(request->weights, part->first_segment,
+                                                      placement->n_expert_layers, &part->mapped_bytes);
+    }
+}
+
+static int32_t price_carried(const struct sharpi_plan_request *request,
+                             const struct sharpi_placement *placement, struct sharpi_plan_part *part,
+                             struct sharpi_error *err)
+{
+    struct sharpi_ranges ranges;
+    int32_t status;
+    if (!request->graph || !request->n_devices)
+        return SHARPI_OK;
+    status = sharpi_ranges_init(&ranges, request->graph, placement, request->n_devices, request->chunk, err);
+    part->carried_bytes = ranges.n_bytes;
+    sharpi_ranges_finish(&ranges);
+    return status;
+}
+
+/* What is kept free of KV: the reserve, or scratch where that is more; without anything to compute nothing. */
+static uint64_t price_kept(const struct sharpi_plan_request *request,
+                           const struct sharpi_plan_measure *measure, struct sharpi_plan_part *part)
+{
+    part->scratch_bytes = measure ? measure->scratch_bytes : 0;
+    if (part->host && !part->total_bytes) /* a host of unknown size: nothing to keep free of */
+        return part->scratch_bytes;
+    if (request->reserve.mode == SHARPI_RESERVE_EXACT) {
+        if (!measure && !part->host)
+            part->scratch_bytes = sharpi_plan_chunk_bytes(request->desc, request->chunk);
+        part->reserve_bytes = SHARPI_PLAN_MARGIN;
+        return sharpi_plan_add(part->reserve_bytes, part->scratch_bytes);
+    }
+    part->reserve_bytes =
+        request->reserve.mode == SHARPI_RESERVE_BYTES
+            ? request->reserve.bytes
+            : sharpi_reserve_rule(request->arch, request->desc, part->total_bytes, request->chunk);
+    return part->reserve_bytes > part->scratch_bytes ? part->reserve_bytes : part->scratch_bytes;
+}
+
+int32_t sharpi_plan_price(const struct sharpi_plan_request *request, const struct sharpi_placement *placement,
+                          const struct sharpi_kv_layout *layout, uint32_t d, struct sharpi_plan_part *part,
+                          struct sharpi_error *err)
 {
     const int32_t host = d == request->n_devices;
     const struct sharpi_plan_device *device = host ? &request->host : &request->devices[d];
-    const struct sharpi_program_memory *program = NULL;
-    const uint32_t n_segments = sharpi_plan_segments(request);
+    uint64_t kept = 0;
+    int32_t status = SHARPI_OK;
     memset(part, 0, sizeof *part);
     memcpy(part->name, device->name, sizeof part->name);
     part->host = host != 0;
     part->total_bytes = device->total_bytes;
     part->free_bytes = device->free_bytes;
     part->first_segment = sharpi_plan_first(placement, d);
-    part->end_segment = host ? n_segments : placement->ends[d];
+    part->end_segment = host ? sharpi_plan_segments(request) : placement->ends[d];
     part->n_expert_layers = host ? placement->n_expert_layers : 0;
     part->kv_bytes = kv_bytes(request, layout, part->first_segment, part->end_segment);
-    if (part->first_segment == 0 && part->end_segment == n_segments && !placement->n_expert_layers)
-        program = device->program;
-    if (program) {
-        part->weight_bytes = program->weight_bytes;
-        part->mapped_bytes = program->mapped_bytes;
-    } else if (host) {
-        part->weight_bytes = sharpi_plan_host_weights(request->weights, part->first_segment,
-                                                      placement->n_expert_layers, &part->mapped_bytes);
-    } else {
-        part->weight_bytes = sharpi_plan_device_weights(request->weights, part->first_segment,
-                                                        part->end_segment, placement->n_expert_layers);
-    }
+    price_weights(request, placement, d, part);
+    if (host)
+        status = price_carried(request, placement, part, err);
     /* Without a layer the CPU only looks up embeddings, and a device is not used at all: no reserve. */
-    if (part->first_segment < part->end_segment || part->n_expert_layers)
-        price_memory(request, part, program);
-    else
-        part->needed_bytes = sharpi_plan_add(part->weight_bytes, part->mapped_bytes);
+    if (is_used(request, placement, d))
+        kept = price_kept(request, find_measure(request, placement, d), part);
+    part->needed_bytes = sharpi_plan_add(
+        sharpi_plan_add(sharpi_plan_add(part->weight_bytes, part->mapped_bytes), part->carried_bytes),
+        sharpi_plan_add(part->kv_bytes, kept));
     if ((!host || part->total_bytes) && part->needed_bytes > part->free_bytes)
         part->short_bytes = part->needed_bytes - part->free_bytes;
+    return status;
 }
 
 /* The cache for a context, or *countable = 0 when it is beyond counting. */
@@ -100,8 +159,8 @@ int32_t sharpi_plan_short(const struct sharpi_plan_request *request, const struc
     *missing = countable ? 0 : UINT64_MAX;
     *where = 0;
     for (uint32_t d = 0; d <= request->n_devices && countable && !status; d++) {
-        sharpi_plan_price(request, placement, &layout, d, &part);
-        if (part.short_bytes > *missing) {
+        status = sharpi_plan_price(request, placement, &layout, d, &part, err);
+        if (!status && part.short_bytes > *missing) {
             *missing = part.short_bytes;
             *where = d;
         }
@@ -110,8 +169,7 @@ int32_t sharpi_plan_short(const struct sharpi_plan_request *request, const struc
     return status;
 }
 
-/* A device may end before segment `end`: a whole number of layers, and none after it reads the cache of one before. */
-static int32_t may_cut(const struct sharpi_plan_request *request, uint32_t end)
+int32_t sharpi_plan_may_cut(const struct sharpi_plan_request *request, uint32_t end)
 {
     const struct sharpi_model_desc *desc = request->desc;
     if (end < 2)
@@ -124,27 +182,31 @@ static int32_t may_cut(const struct sharpi_plan_request *request, uint32_t end)
     return 1;
 }
 
-static void fill_device(const struct sharpi_plan_request *request, const struct sharpi_kv_layout *layout,
-                        uint32_t d, struct sharpi_placement *placement)
+static int32_t fill_device(const struct sharpi_plan_request *request, const struct sharpi_kv_layout *layout,
+                           uint32_t d, struct sharpi_placement *placement, struct sharpi_error *err)
 {
-    const uint32_t first = sharpi_plan_first(placement, d);
+    const uint32_t first = sharpi_plan_first(placement, d), target = sharpi_plan_target(request);
+    const int32_t must = request->limit_layers && d + 1 == request->n_devices;
     struct sharpi_plan_part part;
-    uint32_t best = first, end = sharpi_plan_segments(request);
-    placement->ends[d] = end;
-    sharpi_plan_price(request, placement, layout, d,
-                      &part); /* all at once: a compiled program's bytes count */
-    if (!part.short_bytes)
-        return;
-    for (end = first + 1; end < sharpi_plan_segments(request); end++) {
-        if (!may_cut(request, end))
+    uint32_t best = first, end = target;
+    int32_t status;
+    placement->ends[d] = target;
+    if (must || first == target)
+        return SHARPI_OK;
+    /* all at once: the bytes of programs that were compiled for it count */
+    status = sharpi_plan_price(request, placement, layout, d, &part, err);
+    if (status || !part.short_bytes)
+        return status;
+    for (end = first + 1; end < target; end++) {
+        if (!sharpi_plan_may_cut(request, end))
             continue;
         placement->ends[d] = end;
-        sharpi_plan_price(request, placement, layout, d, &part);
-        if (part.short_bytes)
+        if ((status = sharpi_plan_price(request, placement, layout, d, &part, err)) || part.short_bytes)
             break;
         best = end;
     }
     placement->ends[d] = best;
+    return status;
 }
 
 int32_t sharpi_plan_fill(const struct sharpi_plan_request *request, uint32_t context,
@@ -156,7 +218,7 @@ int32_t sharpi_plan_fill(const struct sharpi_plan_request *request, uint32_t con
     memset(placement, 0, sizeof *placement);
     placement->n_expert_layers = n_expert_layers;
     for (uint32_t d = 0; d < request->n_devices && countable && !status; d++)
-        fill_device(request, &layout, d, placement);
+        status = fill_device(request, &layout, d, placement, err);
     sharpi_kv_layout_finish(&layout);
     return status;
 }
@@ -173,7 +235,7 @@ static int32_t fits(const struct sharpi_plan_request *request, struct sharpi_pla
     if (!status)
         status = sharpi_plan_short(request, placement, context, &missing, &where, err);
     *yes = !status && !missing &&
-           (!refill || sharpi_plan_first(placement, request->n_devices) == sharpi_plan_segments(request));
+           (!refill || sharpi_plan_first(placement, request->n_devices) == sharpi_plan_target(request));
     return status;
 }
 

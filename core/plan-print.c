@@ -119,6 +119,7 @@ static void print_part(const struct sharpi_plan *plan, const struct sharpi_plan_
     print_bytes(out, "weights", p->weight_bytes, "");
     print_bytes(out, "weights used in the file mapping", p->mapped_bytes, "");
     print_bytes(out, "KV", p->kv_bytes, "");
+    print_bytes(out, "activations between devices", p->carried_bytes, "");
     print_bytes(out, "scratch", p->scratch_bytes, "");
     print_bytes(out, "reserve", p->reserve_bytes, p->reserve_bytes ? reserve_text(plan, p) : "");
     if (p->short_bytes)

@@ -79,7 +79,7 @@ struct search {
 
 static int32_t is_complete(const struct search *s)
 {
-    return sharpi_plan_first(&s->plan->placement, s->request->n_devices) == sharpi_plan_segments(s->request);
+    return sharpi_plan_first(&s->plan->placement, s->request->n_devices) == sharpi_plan_target(s->request);
 }
 
 static uint32_t layers_on_devices(const struct search *s)
@@ -102,14 +102,15 @@ static int32_t try_all(struct search *s, uint32_t context, uint32_t n_experts, i
     return status;
 }
 
-/* Why not everything can be on the device(s). */
+/* Why not everything (that the user wants there) can be on the device(s). */
 static int32_t reject_all(struct search *s, uint32_t context, struct sharpi_error *err)
 {
     struct sharpi_placement whole = {.n_expert_layers = s->n_experts};
+    const uint32_t target = sharpi_plan_target(s->request);
     const char *name = s->request->devices[0].name;
     struct sharpi_kv_layout layout;
     struct sharpi_plan_part part;
-    char weights[24], kv[24], reserve[24], missing[24];
+    char what[32] = "everything", weights[24], kv[24], reserve[24], missing[24];
     uint32_t possible = 0;
     int32_t status;
     if (s->request->n_devices > 1) {
@@ -120,18 +121,23 @@ static int32_t reject_all(struct search *s, uint32_t context, struct sharpi_erro
     }
     if ((status = sharpi_plan_layout(s->request, context, &layout, err)))
         return status;
-    whole.ends[0] = sharpi_plan_segments(s->request);
-    sharpi_plan_price(s->request, &whole, &layout, 0, &part);
+    whole.ends[0] = target;
+    status = sharpi_plan_price(s->request, &whole, &layout, 0, &part, err);
     sharpi_kv_layout_finish(&layout);
+    if (status || !part.short_bytes) /* then it is the host that is full */
+        return status;
+    if (target < sharpi_plan_segments(s->request))
+        snprintf(what, sizeof what, "%u layers", target - 1);
     sharpi_plan_say(&s->plan->rejected,
-                    "everything on %s: weights %s, KV %s for a context of %u and %s kept free are %s more "
+                    "%s on %s: weights %s, KV %s for a context of %u and %s kept free are %s more "
                     "than it has",
-                    name, sharpi_plan_size(part.weight_bytes, weights), sharpi_plan_size(part.kv_bytes, kv),
-                    context, sharpi_plan_size(part.needed_bytes - part.weight_bytes - part.kv_bytes, reserve),
+                    what, name, sharpi_plan_size(part.weight_bytes, weights),
+                    sharpi_plan_size(part.kv_bytes, kv), context,
+                    sharpi_plan_size(part.needed_bytes - part.weight_bytes - part.kv_bytes, reserve),
                     sharpi_plan_size(part.short_bytes, missing));
     status = sharpi_plan_grow(s->request, &whole, 0, 0, context, &possible, err);
     if (!status && possible)
-        sharpi_plan_say(&s->plan->rejected, "everything on %s with a smaller context: -c %u would fit", name,
+        sharpi_plan_say(&s->plan->rejected, "%s on %s with a smaller context: -c %u would fit", what, name,
                         possible);
     return status;
 }
@@ -343,8 +349,11 @@ static int32_t write_parts(struct search *s, const struct sharpi_kv_layout *layo
     if (!plan->parts)
         return sharpi_fail(err, SHARPI_ENOMEM, "no memory for a plan");
     plan->n_parts = s->request->n_devices + 1;
-    for (uint32_t d = 0; d < plan->n_parts; d++)
-        sharpi_plan_price(s->request, &plan->placement, layout, d, &plan->parts[d]);
+    for (uint32_t d = 0; d < plan->n_parts; d++) {
+        int32_t status = sharpi_plan_price(s->request, &plan->placement, layout, d, &plan->parts[d], err);
+        if (status)
+            return status;
+    }
     return SHARPI_OK;
 }
 
@@ -387,6 +396,24 @@ static int32_t write_plan(struct search *s, struct sharpi_error *err)
     return status;
 }
 
+/* -g: the layers that the user wants on the devices must be ones that can be there without the rest. */
+static int32_t check_limit(const struct sharpi_plan_request *r, struct sharpi_error *err)
+{
+    const uint32_t target = sharpi_plan_target(r), n = sharpi_plan_segments(r);
+    uint32_t fewer = target, more = target;
+    if (!r->limit_layers || target == n || sharpi_plan_may_cut(r, target))
+        return SHARPI_OK;
+    while (fewer && !sharpi_plan_may_cut(r, fewer))
+        fewer--;
+    while (more < n && !sharpi_plan_may_cut(r, more))
+        more++;
+    return sharpi_fail(
+        err, SHARPI_EINVAL,
+        "%u layers on the devices (--gpu-layers): a later layer reads the cache of one of these, "
+        "and both must be on one side; the nearest that can be are %u and %u",
+        r->n_device_layers, fewer ? fewer - 1 : 0, more < n ? more - 1 : r->desc->n_layers);
+}
+
 static int32_t start(struct search *s, struct sharpi_error *err)
 {
     const struct sharpi_plan_request *r = s->request;
@@ -411,7 +438,7 @@ static int32_t start(struct search *s, struct sharpi_error *err)
         s->cap = r->context_cap;
     plan->placement.n_expert_layers = r->n_devices ? s->n_experts : 0;
     if (!r->placement)
-        return SHARPI_OK;
+        return r->n_devices ? check_limit(r, err) : SHARPI_OK;
     plan->placement = *r->placement;
     return check_placement(s, err);
 }

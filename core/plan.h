@@ -7,7 +7,7 @@
  *
  * Segments: 0 is the input (all that comes before layer 0), s the layer s - 1, n_layers + 1 the output. A device holds a range
  * of them, in the order of the devices; what is left is the host's (the CPU's). Tables that are only looked up in (token
- * embedding, per-layer embedding) stay on the host.
+ * embedding, per-layer embedding) stay on the host, and so do values on their way from one device to another.
  *
  * Invariant: no plan has a context above the model's own, and every plan either fits or says by how much not.
  */
@@ -87,8 +87,14 @@ uint64_t sharpi_plan_host_weights(const struct sharpi_plan_weights *weights, uin
 struct sharpi_plan_device {
     char name[64];
     uint64_t total_bytes, free_bytes; /* both 0 for a host of unknown size: nothing is checked there */
-    /* A compiled program for the whole graph on this device: its bytes are used when it gets all. NULL: not known. */
-    const struct sharpi_program_memory *program;
+};
+
+/* What the compiled programs of a device take when it holds segments [first, end), experts of the first n_expert_layers on the
+ * host. Where a plan has such a part these bytes are its price; elsewhere tensors count as in the file. */
+struct sharpi_plan_measure {
+    uint32_t device; /* n_devices: the host */
+    uint32_t first_segment, end_segment, n_expert_layers;
+    uint64_t weight_bytes, mapped_bytes, scratch_bytes;
 };
 
 struct sharpi_placement {
@@ -99,7 +105,8 @@ struct sharpi_placement {
 struct sharpi_plan_request {
     const struct sharpi_model_desc *desc;
     const struct sharpi_plan_weights *weights;
-    const struct sharpi_offer *arch; /* reserve rule; NULL: the dense one */
+    const struct sharpi_graph_view *graph; /* for the values that cross; NULL: they are not counted */
+    const struct sharpi_offer *arch;       /* reserve rule; NULL: the dense one */
     struct sharpi_kv_formats formats;
     uint32_t n_devices; /* without the host; 0: everything on the host */
     const struct sharpi_plan_device *devices;
@@ -108,8 +115,12 @@ struct sharpi_plan_request {
     uint32_t context;     /* 0: as much as fits */
     uint32_t context_cap; /* what "as much as fits" stops at; 0: the model's own maximum */
     uint32_t chunk, headroom, max_seqs;
-    uint32_t full_cache;                      /* no rings */
-    uint32_t n_expert_layers;                 /* asked for by the user */
+    uint32_t full_cache;      /* no rings */
+    uint32_t n_expert_layers; /* asked for by the user */
+    uint32_t limit_layers;    /* 1: the user wants n_device_layers on the devices, */
+    uint32_t n_device_layers; /* no more, and no fewer; all: the output too */
+    uint32_t n_measures;      /* of programs that were compiled already */
+    const struct sharpi_plan_measure *measures;
     const struct sharpi_placement *placement; /* replay: take this one; NULL: find one */
     uint32_t n_other_formats;                 /* what the plan is compared with, for `rejected` */
     const struct sharpi_kv_format *other_formats;
@@ -132,7 +143,9 @@ struct sharpi_plan_part {
     uint64_t total_bytes, free_bytes;
     uint32_t first_segment, end_segment;
     uint32_t n_expert_layers; /* host: of layers that are elsewhere */
-    uint64_t weight_bytes, mapped_bytes, kv_bytes;
+    uint64_t weight_bytes, kv_bytes;
+    uint64_t mapped_bytes;  /* host: of weights used in the file mapping, by whomever */
+    uint64_t carried_bytes; /* host: of values that cross from a device to another */
     uint64_t scratch_bytes; /* inside the reserve unless reserve = exact */
     uint64_t reserve_bytes;
     uint64_t needed_bytes; /* all of that */
@@ -174,7 +187,10 @@ struct sharpi_plan {
 int32_t sharpi_plan_make(const struct sharpi_plan_request *request, struct sharpi_plan **out,
                          struct sharpi_error *err);
 void sharpi_plan_free(struct sharpi_plan *plan); /* NULL is fine */
-/* Counts parts and classes again, context and placement staying: after a program was compiled for the final sizes. */
+/* Whether all parts of the placement were measured: prices are exact. */
+int32_t sharpi_plan_measured(const struct sharpi_plan_request *request,
+                             const struct sharpi_placement *placement);
+/* Counts parts and classes again, context and placement staying: after programs were compiled for the final sizes. */
 int32_t sharpi_plan_update(struct sharpi_plan *plan, const struct sharpi_plan_request *request,
                            struct sharpi_error *err);
 

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model-parts.h"
+
 int32_t sharpi_session_create(struct sharpi_model *model, struct sharpi_session **out,
                               struct sharpi_error *err)
 {
@@ -199,35 +201,40 @@ static void deliver(struct sharpi_model *model, const struct sharpi_work *work, 
     }
 }
 
+/* Where this step's rows of each tap go. */
+static int32_t point_taps(struct sharpi_model *model, const struct sharpi_work *work, uint32_t n_work,
+                          const struct progress *progress, struct sharpi_error *err)
+{
+    if (model->n_taps && (n_work != 1 || !work[0].taps))
+        return sharpi_fail(err, SHARPI_EINVAL,
+                           "the model was loaded with taps: every step needs room for them");
+    for (uint32_t i = 0; i < model->n_taps; i++) {
+        const struct sharpi_value *v = sharpi_graph_view(model->graph)->values[model->taps[i]];
+        model->tap_pointers[i] = work[0].taps[i] + (size_t)progress[0].fed * v->width;
+    }
+    return SHARPI_OK;
+}
+
 static int32_t run_step(struct sharpi_model *model, const struct sharpi_work *work, uint32_t n_work,
                         struct progress *progress, struct sharpi_error *err)
 {
     struct sharpi_batch batch;
-    struct sharpi_run_io io = {.size = sizeof io, .n_taps = model->n_taps};
+    float *logits;
     int32_t status = pack(model, work, n_work, progress, &batch, err);
-    uint32_t i;
     if (status)
         return status;
     if (n_work == 1 && batch.n_logits) {
-        io.logits = destination(work, progress, model->desc.n_vocab); /* no copy for one sequence */
+        logits = destination(work, progress, model->desc.n_vocab); /* no copy for one sequence */
     } else {
         if ((status = reserve_logits(model, batch.n_logits, err)))
             return status;
-        io.logits = model->logits;
+        logits = model->logits;
     }
-    if (model->n_taps) {
-        if (n_work != 1 || !work[0].taps)
-            return sharpi_fail(err, SHARPI_EINVAL,
-                               "the model was loaded with taps: every step needs room for them");
-        for (i = 0; i < model->n_taps; i++) {
-            const struct sharpi_value *v = sharpi_graph_view(model->graph)->values[model->taps[i]];
-            model->tap_pointers[i] = work[0].taps[i] + (size_t)progress[0].fed * v->width;
-        }
-        io.taps = model->tap_pointers;
-    }
-    status = model->backend->run(model->program, &batch, &io, err);
+    status = point_taps(model, work, n_work, progress, err);
     if (!status)
-        deliver(model, work, n_work, progress, io.logits);
+        status = sharpi_parts_run(model, &batch, logits, model->tap_pointers, err);
+    if (!status)
+        deliver(model, work, n_work, progress, logits);
     return status;
 }
 

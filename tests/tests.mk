@@ -21,6 +21,7 @@ include tests/gguf.mk
 include tests/jinja.mk
 include tests/matmul.mk
 include tests/models.mk
+include tests/parts.mk
 include tests/plan.mk
 include tests/scheduler.mk
 include tests/text.mk

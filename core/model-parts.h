@@ -1,0 +1,34 @@
+/* The parts of a model: programs on devices, from compiling to running. */
+#ifndef SHARPI_CORE_MODEL_PARTS_H
+#define SHARPI_CORE_MODEL_PARTS_H
+
+#include "model.h"
+
+/* ---- Devices (model-devices.c) */
+
+/* Lists the devices that the options and settings allow: model->devices, none opened. */
+int32_t sharpi_devices_find(struct sharpi_model *model, const struct sharpi_model_options *options,
+                            struct sharpi_error *err);
+/* What the devices offer now, for the planner: devices [model->n_devices] and the host. */
+int32_t sharpi_devices_describe(const struct sharpi_model *model, struct sharpi_plan_device *devices,
+                                struct sharpi_plan_device *host, struct sharpi_error *err);
+/* Opens it unless it is open. */
+int32_t sharpi_device_use(const struct sharpi_model *model, struct sharpi_model_device *device,
+                          struct sharpi_error *err);
+void sharpi_devices_close(struct sharpi_model *model);
+
+/* ---- Parts (model-parts.c) */
+
+/* Cache layout and programs for a placement, context and chunk; what an earlier call made is replaced. */
+int32_t sharpi_parts_compile(struct sharpi_model *model, const struct sharpi_plan_request *request,
+                             const struct sharpi_placement *placement, uint32_t context, uint32_t chunk,
+                             struct sharpi_error *err);
+/* Memory for the cache, for carried values and for steps, then weights. */
+int32_t sharpi_parts_load(struct sharpi_model *model, sharpi_progress_fn *progress, void *user,
+                          struct sharpi_error *err);
+/* One step. `logits` [n_logits, n_vocab]; `taps` one per model->taps, or NULL without taps. */
+int32_t sharpi_parts_run(struct sharpi_model *model, const struct sharpi_batch *batch, float *logits,
+                         float *const *taps, struct sharpi_error *err);
+void sharpi_parts_free(struct sharpi_model *model); /* programs and cache */
+
+#endif
