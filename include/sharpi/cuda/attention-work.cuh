@@ -1,0 +1,230 @@
+/* How a step's attention is cut into work, computed on the device from the batch's descriptors.
+ *
+ * Rows. The rows of a sequence and KV head are (token, query head of the group), token-major; a row group is the `m` rows
+ * that a block holds at a time. A segment is one row group of one KV head of one sequence with all pages that it sees; a
+ * unit is one page of it.
+ *
+ * Two ways to share the work, by the number of rows of a sequence, so that a mixed step is two launches:
+ *  - few rows (decode): all units in a line, cut into equal chunks, one per block. A block writes `out` for segments
+ *    that it has to itself and a partial (maximum, sum, unnormalised output) otherwise: at most two, its first segment's
+ *    and its last one's. merge_kernel finds them by the same arithmetic.
+ *  - many rows (prefill): a segment per block, longest first.
+ */
+#ifndef SHARPI_CUDA_ATTENTION_WORK_CUH
+#define SHARPI_CUDA_ATTENTION_WORK_CUH
+
+#include <sharpi/cuda/kv-cuda.h>
+#include <sharpi/cuda/kv-format.cuh>
+
+namespace sharpi
+{
+
+constexpr uint32_t few_rows = 64; /* up to so many rows of a sequence and KV head are split over pages */
+
+struct work_shape {
+    uint32_t m;         /* rows of a group */
+    uint32_t is_split;  /* 1: chunks of units, 0: a segment per block */
+    uint32_t all_few;   /* 1: the launch serves no sequence with more than few_rows */
+    uint32_t appends;   /* 1: the kernel itself stores the step's k and v (decode) */
+    uint32_t n_blocks;  /* of the kernel that is split, for merge_kernel too */
+    uint32_t acc_width; /* floats of an output row in a partial */
+    float *acc;         /* [n_blocks, 2, m, acc_width] */
+    float2 *sums;       /* [n_blocks, 2, m]: maximum, sum */
+};
+
+struct segment {
+    uint32_t seq, kv_head, group;
+    uint32_t page, end_page; /* positions / 64 */
+};
+
+__device__ inline uint32_t ceil_div(uint32_t a, uint32_t b)
+{
+    return (a + b - 1) / b;
+}
+
+__device__ inline uint32_t rows_of(const sharpi_kv_cuda_args &a, uint32_t seq)
+{
+    return a.seqs[seq].n_tokens * (a.n_heads / a.n_kv_heads);
+}
+
+__device__ inline bool is_ours(const work_shape &w, uint32_t n_rows)
+{
+    return n_rows && (w.is_split ? w.all_few || n_rows <= few_rows : n_rows > few_rows);
+}
+
+/* Pages that row group `group` of m rows sees. */
+__device__ inline void page_range(const sharpi_kv_cuda_args &a, uint32_t seq, uint32_t m, uint32_t group,
+                                  uint32_t &page, uint32_t &end_page)
+{
+    const sharpi_batch_seq s = a.seqs[seq];
+    const uint32_t ratio = a.n_heads / a.n_kv_heads, first = group * m / ratio;
+    const uint32_t last = min(s.n_tokens - 1, (group * m + m - 1) / ratio), position = s.length + first;
+    const uint32_t end = a.causal ? s.length + last + 1 : s.length + s.n_tokens;
+    const uint32_t low = a.window && position + 1 > a.window ? position + 1 - a.window : 0;
+    page = low / tile_rows;
+    end_page = ceil_div(end, tile_rows);
+}
+
+__device__ inline uint32_t units_per_head(const sharpi_kv_cuda_args &a, const work_shape &w, uint32_t seq)
+{
+    const uint32_t n_rows = rows_of(a, seq);
+    uint32_t units = 0, page, end_page;
+    if (is_ours(w, n_rows))
+        for (uint32_t group = 0; group * w.m < n_rows; group++) {
+            page_range(a, seq, w.m, group, page, end_page);
+            units += end_page - page;
+        }
+    return units;
+}
+
+/* Units of all sequences below `seq`; called by whole warps. */
+__device__ inline uint32_t units_before(const sharpi_kv_cuda_args &a, const work_shape &w, uint32_t seq)
+{
+    uint32_t units = 0;
+    for (uint32_t s = threadIdx.x % 32; s < seq; s += 32)
+        units += units_per_head(a, w, s) * a.n_kv_heads;
+    return __reduce_add_sync(~0u, units);
+}
+
+/* Units of a block. */
+__device__ inline uint32_t chunk_of(const work_shape &w, uint32_t n_units)
+{
+    return max(1u, ceil_div(n_units, w.n_blocks));
+}
+
+/* The segment that holds unit `unit`, with .page at that unit; seq = n_seqs when there is none. Whole warps. */
+__device__ inline segment segment_at(const sharpi_kv_cuda_args &a, const work_shape &w, uint32_t unit)
+{
+    const uint32_t n_seqs = a.step->n_seqs, lane = threadIdx.x % 32;
+    segment x = {n_seqs, 0, 0, 0, 0};
+    for (uint32_t base = 0; base < n_seqs; base += 32) {
+        const uint32_t units = base + lane < n_seqs ? units_per_head(a, w, base + lane) * a.n_kv_heads : 0;
+        uint32_t sum = units;
+        for (uint32_t i = 1; i < 32; i *= 2) {
+            const uint32_t other = __shfl_up_sync(~0u, sum, i);
+            sum += lane >= i ? other : 0;
+        }
+        const uint32_t found = __ballot_sync(~0u, sum > unit);
+        if (found) {
+            const uint32_t at = __ffs(found) - 1;
+            x.seq = base + at;
+            unit -= __shfl_sync(~0u, sum - units, at);
+            break;
+        }
+        unit -= __shfl_sync(~0u, sum, 31);
+    }
+    if (x.seq == n_seqs)
+        return x;
+    const uint32_t per_head = units_per_head(a, w, x.seq);
+    x.kv_head = unit / per_head;
+    unit %= per_head;
+    for (;; x.group++) {
+        page_range(a, x.seq, w.m, x.group, x.page, x.end_page);
+        if (unit < x.end_page - x.page)
+            break;
+        unit -= x.end_page - x.page;
+    }
+    x.page += unit;
+    return x;
+}
+
+/* From a segment's last page to the next segment; the caller knows that there is one. */
+__device__ inline void next_segment(const sharpi_kv_cuda_args &a, const work_shape &w, segment &x)
+{
+    x.group++;
+    if (x.group * w.m >= rows_of(a, x.seq)) {
+        x.group = 0;
+        x.kv_head++;
+        if (x.kv_head == a.n_kv_heads) {
+            x.kv_head = 0;
+            do
+                x.seq++;
+            while (x.seq < a.step->n_seqs && !is_ours(w, rows_of(a, x.seq)));
+            if (x.seq == a.step->n_seqs)
+                return;
+        }
+    }
+    page_range(a, x.seq, w.m, x.group, x.page, x.end_page);
+}
+
+__device__ inline void next_unit(const sharpi_kv_cuda_args &a, const work_shape &w, segment &x)
+{
+    if (++x.page == x.end_page)
+        next_segment(a, w, x);
+}
+
+/* A block's work: units from `at` on. */
+struct block_work {
+    segment at;
+    uint32_t n_units;
+    uint32_t is_first_partial; /* the first segment began in an earlier block */
+};
+
+__device__ inline block_work split_work(const sharpi_kv_cuda_args &a, const work_shape &w)
+{
+    const uint32_t total = units_before(a, w, a.step->n_seqs), chunk = chunk_of(w, total);
+    const uint32_t begin = min(total, blockIdx.x * chunk), end = min(total, begin + chunk);
+    block_work work = {{0, 0, 0, 0, 0}, end - begin, 0};
+    uint32_t page, end_page;
+    if (begin < end) {
+        work.at = segment_at(a, w, begin);
+        page_range(a, work.at.seq, w.m, work.at.group, page, end_page);
+        work.is_first_partial = work.at.page != page;
+    }
+    return work;
+}
+
+/* Blocks of a KV head lie together, last row groups first: they see most. */
+__device__ inline block_work whole_work(const sharpi_kv_cuda_args &a, const work_shape &w)
+{
+    block_work work = {{0, 0, 0, 0, 0}, 0, 0};
+    uint32_t index = blockIdx.x;
+    for (uint32_t s = 0; s < a.step->n_seqs; s++) {
+        const uint32_t n_rows = rows_of(a, s), n_groups = ceil_div(n_rows, w.m);
+        if (!is_ours(w, n_rows))
+            continue;
+        if (index < n_groups * a.n_kv_heads) {
+            work.at.seq = s;
+            work.at.kv_head = index % a.n_kv_heads;
+            work.at.group = n_groups - 1 - index / a.n_kv_heads;
+            page_range(a, s, w.m, work.at.group, work.at.page, work.at.end_page);
+            work.n_units = work.at.end_page - work.at.page;
+            return work;
+        }
+        index -= n_groups * a.n_kv_heads;
+    }
+    return work;
+}
+
+/* K or V tile of a unit. */
+__device__ inline char *tile_of(const sharpi_kv_cuda_args &a, void *cache, const segment &x, uint32_t page,
+                                uint32_t tile_bytes)
+{
+    const int32_t number = a.pages[(uint64_t)x.seq * a.page_stride + page % (a.ring / tile_rows)];
+    return (char *)cache + ((uint64_t)(uint32_t)number * a.n_kv_heads + x.kv_head) * tile_bytes;
+}
+
+/* One row of a group: whose it is and what it sees. */
+struct row_view {
+    uint32_t token; /* of the batch */
+    uint32_t head;
+    uint32_t low, end; /* visible positions */
+    bool is_valid;
+};
+
+__device__ inline row_view view_of(const sharpi_kv_cuda_args &a, const segment &x, uint32_t m, uint32_t row)
+{
+    const sharpi_batch_seq s = a.seqs[x.seq];
+    const uint32_t ratio = a.n_heads / a.n_kv_heads, r = x.group * m + row;
+    row_view view;
+    view.is_valid = r / ratio < s.n_tokens;
+    const uint32_t token = min(r / ratio, s.n_tokens - 1), position = s.length + token;
+    view.token = s.first_token + token;
+    view.head = x.kv_head * ratio + r % ratio;
+    view.end = a.causal ? position + 1 : s.length + s.n_tokens;
+    view.low = a.window && position + 1 > a.window ? position + 1 - a.window : 0;
+    return view;
+}
+
+} // namespace sharpi
+#endif

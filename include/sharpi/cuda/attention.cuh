@@ -1,0 +1,235 @@
+/* Everything that a KV-cache format needs for the CUDA backend. A format's sources:
+ *
+ *   format.cuh      struct my_format, as kv-format.cuh describes
+ *   main.cu         SHARPI_KV_CUDA_EXTERN(my_format)
+ *                   extern "C" { const struct sharpi_kv_cuda my_table = SHARPI_KV_CUDA_TABLE(my_format); }
+ *   128.cu, ...     SHARPI_KV_CUDA_INSTANCE(my_format, 128)    likewise 256 and 512: the kernels for head_dims up to these,
+ *                   each in its own file so that they compile side by side. Not for exact formats.
+ */
+#ifndef SHARPI_CUDA_ATTENTION_CUH
+#define SHARPI_CUDA_ATTENTION_CUH
+
+#include <sharpi/cuda/attention-exact.cuh>
+#include <sharpi/cuda/attention-tensor.cuh>
+
+namespace sharpi
+{
+
+constexpr uint32_t max_head_dim = 512;
+
+inline uint32_t ratio_of(const sharpi_kv_cuda_args &a)
+{
+    return a.n_heads / a.n_kv_heads;
+}
+
+inline uint64_t max_seq_rows(const sharpi_kv_cuda_args &a)
+{
+    const uint32_t n = a.max_seq_tokens < a.max_tokens ? a.max_seq_tokens : a.max_tokens;
+    return (uint64_t)n * ratio_of(a);
+}
+
+/* A shape whose partials lie in scratch. n_blocks: of the split kernel. */
+inline work_shape shape_with(const sharpi_kv_cuda_args &a, uint32_t m, uint32_t n_blocks)
+{
+    work_shape w = {};
+    w.m = m;
+    w.is_split = 1;
+    w.all_few = max_seq_rows(a) <= few_rows;
+    w.n_blocks = n_blocks;
+    w.acc_width = (a.head_dim + 3) / 4 * 4;
+    w.sums = (float2 *)a.scratch;
+    w.acc = (float *)((char *)a.scratch + ((uint64_t)n_blocks * 2 * m * sizeof(float2) + 255) / 256 * 256);
+    return w;
+}
+
+inline uint64_t partial_bytes(const sharpi_kv_cuda_args &a, uint32_t m, uint32_t n_blocks)
+{
+    const uint64_t n_rows = (uint64_t)n_blocks * 2 * m;
+    return (n_rows * sizeof(float2) + 255) / 256 * 256 + n_rows * ((a.head_dim + 3) / 4 * 4) * sizeof(float);
+}
+
+/* Blocks that a launch of a segment per block needs at most. */
+inline uint64_t whole_blocks(const sharpi_kv_cuda_args &a, uint32_t m)
+{
+    return ((uint64_t)a.max_tokens * ratio_of(a) / m + a.max_seqs) * a.n_kv_heads;
+}
+
+inline int launch_merge(const sharpi_kv_cuda_args &a, const work_shape &w, cudaStream_t stream)
+{
+    merge_kernel<<<dim3(a.max_tokens, a.n_heads), merge_threads, 0, stream>>>(a, w);
+    return cudaPeekAtLastError();
+}
+
+/* Both ways of sharing the work, with a kernel (of any kind) and its grid sizes. */
+template <class Launch>
+int launch_both(const sharpi_kv_cuda_args &a, uint32_t m, uint32_t n_blocks, bool appends,
+                cudaStream_t stream, Launch launch)
+{
+    work_shape w = shape_with(a, m, n_blocks);
+    w.appends = appends;
+    int error = launch(w, n_blocks);
+    if (!error)
+        error = launch_merge(a, w, stream);
+    if (!error && !w.all_few) {
+        w.is_split = 0;
+        error = launch(w, (uint32_t)whole_blocks(a, m));
+    }
+    return error;
+}
+
+template <class F> int launch_exact(const sharpi_kv_cuda_args &a, cudaStream_t stream)
+{
+    return launch_both(a, exact_m, 4 * a.n_sms, false, stream,
+                       [&](const work_shape &w, uint32_t n_blocks) -> int {
+                           exact_kernel<F><<<n_blocks, exact_threads, 0, stream>>>(a, w);
+                           return cudaPeekAtLastError();
+                       });
+}
+
+/* Shared memory of a block: as many stages as fit. 0: not even one. */
+template <class F, int D, int MT> uint32_t stages_that_fit(uint32_t d)
+{
+    using shape = tensor_shape<F, D, MT>;
+    const uint32_t budget = 227u * 1024 / shape::blocks_per_sm - 1024, fixed = shape::fixed_bytes(d);
+    const uint32_t fit = fixed < budget ? (budget - fixed) / (2 * F::tile_bytes(d)) : 0;
+    return fit < shape::max_stages ? fit : shape::max_stages;
+}
+
+template <class F, int D, int MT>
+int launch_tensor(const sharpi_kv_cuda_args *args, bool appends, cudaStream_t stream)
+{
+    using shape = tensor_shape<F, D, MT>;
+    const sharpi_kv_cuda_args &a = *args;
+    uint32_t n_stages = stages_that_fit<F, D, MT>(a.head_dim), n_bytes = 0;
+    int error = cudaErrorInvalidValue;
+
+    /* devices differ in how much a block may have: fewer stages, then none */
+    for (; n_stages && error; n_stages -= error != 0) {
+        n_bytes = shape::fixed_bytes(a.head_dim) + n_stages * 2 * F::tile_bytes(a.head_dim);
+        error = cudaFuncSetAttribute((const void *)tensor_kernel<F, D, MT>,
+                                     cudaFuncAttributeMaxDynamicSharedMemorySize, (int)n_bytes);
+    }
+    if (error) {
+        cudaGetLastError(); /* expected, and dealt with by the caller */
+        return error;
+    }
+    return launch_both(a, shape::m, shape::blocks_per_sm * a.n_sms, appends, stream,
+                       [&](const work_shape &w, uint32_t n_blocks) -> int {
+                           tensor_kernel<F, D, MT>
+                               <<<n_blocks, shape::n_threads, n_bytes, stream>>>(a, w, n_stages);
+                           return cudaPeekAtLastError();
+                       });
+}
+
+/* Decode has a narrow kernel that also appends. */
+template <class F> bool is_narrow(const sharpi_kv_cuda_args &a)
+{
+    return max_seq_rows(a) <= 16;
+}
+
+template <class F, int D> int launch_dim(const sharpi_kv_cuda_args *a, bool appends, cudaStream_t stream)
+{
+    return is_narrow<F>(*a) ? launch_tensor<F, D, 1>(a, appends, stream)
+                            : launch_tensor<F, D, 4>(a, appends, stream);
+}
+
+template <class F, bool exact = F::exact> struct tensor_path {
+    static int launch(const sharpi_kv_cuda_args &a, bool appends, cudaStream_t stream)
+    {
+        const uint32_t d = a.head_dim;
+        return d <= 128   ? launch_dim<F, 128>(&a, appends, stream)
+               : d <= 256 ? launch_dim<F, 256>(&a, appends, stream)
+                          : launch_dim<F, 512>(&a, appends, stream);
+    }
+};
+
+template <class F> struct tensor_path<F, true> {
+    static int launch(const sharpi_kv_cuda_args &, bool, cudaStream_t)
+    {
+        return cudaErrorInvalidValue;
+    }
+};
+
+template <class F> int32_t attention(const sharpi_kv_cuda_args *args, void *stream_)
+{
+    const sharpi_kv_cuda_args &a = *args;
+    cudaStream_t stream = (cudaStream_t)stream_;
+    const bool tensor = !F::exact && a.head_dim % F::dim_unit == 0;
+    const bool fused = a.k && tensor && a.max_seq_tokens == 1 && is_narrow<F>(a) && a.causal;
+    int error = cudaSuccess;
+
+    if (a.k && !fused)
+        error = launch_append<F>(a, stream);
+    if (!error && tensor) {
+        error = tensor_path<F>::launch(a, fused, stream);
+        if (!error)
+            return cudaSuccess;
+        /* too little shared memory: nothing was launched */
+        error = fused ? launch_append<F>(a, stream) : cudaSuccess;
+    }
+    return error ? error : launch_exact<F>(a, stream);
+}
+
+template <class F> uint64_t scratch_bytes(const sharpi_kv_cuda_args *a)
+{
+    const uint64_t narrow = partial_bytes(*a, 16, 4 * a->n_sms); /* the exact kernel has most blocks */
+    const uint64_t wide = partial_bytes(*a, 64, a->n_sms);
+    return narrow > wide ? narrow : wide;
+}
+
+template <class F>
+int32_t check(uint32_t layer, uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim,
+              struct sharpi_error *err)
+{
+    if (!n_kv_heads || !n_heads || n_heads % n_kv_heads)
+        return sharpi_fail(err, SHARPI_ENOTSUP,
+                           "attention of layer %u: %u heads are not a multiple of its %u KV heads", layer,
+                           n_heads, n_kv_heads);
+    if (head_dim < 4 || head_dim % 4 || head_dim > max_head_dim)
+        return sharpi_fail(
+            err, SHARPI_ENOTSUP,
+            "attention of layer %u on CUDA: head_dim %u is not a multiple of 4 up to %u; use the CPU backend",
+            layer, head_dim, max_head_dim);
+    return F::check(layer, head_dim, err);
+}
+
+template <class F> void page_to_rows(void *rows, const void *page, uint32_t n_kv_heads, uint32_t d)
+{
+    const uint64_t part = F::tile_bytes(d) / tile_rows;
+    for (uint32_t r = 0; r < tile_rows; r++)
+        for (uint32_t g = 0; g < n_kv_heads; g++)
+            F::unpack_row((char *)rows + (r * n_kv_heads + g) * part,
+                          (const char *)page + (uint64_t)g * F::tile_bytes(d), d, r);
+}
+
+template <class F> void page_from_rows(void *page, const void *rows, uint32_t n_kv_heads, uint32_t d)
+{
+    const uint64_t part = F::tile_bytes(d) / tile_rows;
+    for (uint32_t r = 0; r < tile_rows; r++)
+        for (uint32_t g = 0; g < n_kv_heads; g++)
+            F::pack_row((char *)page + (uint64_t)g * F::tile_bytes(d), d, r,
+                        (const char *)rows + (r * n_kv_heads + g) * part);
+}
+
+} // namespace sharpi
+
+#define SHARPI_KV_CUDA_INSTANCE(F, D)                                                                        \
+    template int sharpi::launch_tensor<F, D, 1>(const sharpi_kv_cuda_args *, bool, cudaStream_t);            \
+    template int sharpi::launch_tensor<F, D, 4>(const sharpi_kv_cuda_args *, bool, cudaStream_t);
+
+#define SHARPI_KV_CUDA_EXTERN_DIM(F, D)                                                                      \
+    extern template int sharpi::launch_tensor<F, D, 1>(const sharpi_kv_cuda_args *, bool, cudaStream_t);     \
+    extern template int sharpi::launch_tensor<F, D, 4>(const sharpi_kv_cuda_args *, bool, cudaStream_t);
+
+#define SHARPI_KV_CUDA_EXTERN(F)                                                                             \
+    SHARPI_KV_CUDA_EXTERN_DIM(F, 128)                                                                        \
+    SHARPI_KV_CUDA_EXTERN_DIM(F, 256)                                                                        \
+    SHARPI_KV_CUDA_EXTERN_DIM(F, 512)
+
+#define SHARPI_KV_CUDA_TABLE(F)                                                                              \
+    {                                                                                                        \
+        (uint32_t)sizeof(struct sharpi_kv_cuda), 0, sharpi::check<F>, sharpi::scratch_bytes<F>,              \
+            sharpi::attention<F>, sharpi::page_to_rows<F>, sharpi::page_from_rows<F>                         \
+    }
+
+#endif

@@ -1,0 +1,147 @@
+/* What a KV-cache format tells the attention templates about its tiles.
+ *
+ * A tile is 64 positions of one KV head's K or V, copied between device and shared memory as it is. A format is a struct
+ * of static functions and constants:
+ *
+ *   exact            1: only the f32 kernel may be used (no tensor-core operands)
+ *   uses_f16         operands of the tensor cores: 1 f16, 0 bf16
+ *   dim_unit         head_dim must be a multiple of this for the tensor-core kernels
+ *   unit             k_fragment and v_fragment give values divided by this (a power of two, keeps f16 in range)
+ *   tile_bytes(d)
+ *   load(tile, d, row, col)          one element as f32, from shared or device memory
+ *   store32(tile, d, row, col, x)    a warp stores elements [col, col + 32) of a row, each lane one; col % 32 == 0, lanes
+ *                                    with col + lane >= d hold 0 and store nothing; equals the CPU's encode bit for bit
+ *   zero_rows(tile, d, first)        a block zeroes rows [first, 64), so that stale values cannot be NaN
+ *   q_slot(i)        where element i (of 32) of a query row lies, for k_fragment's order of elements
+ *   k_fragment(b, tile, d, row, block)   B operands of two k16 steps: elements [32 block, +32) of rows [row, row + 8)
+ *   v_fragment(b, tile, d, row, col)     B operands of four n8 tiles: rows [row, row + 16), columns [col, col + 32)
+ *   v_column(j, i)   column (of the 32) that n8 tile j of v_fragment has at i
+ *   pack_row(tile, d, row, src), unpack_row(dst, tile, d, row)   host: one head's part of a stored row, to the tile and back
+ *
+ * A format that has load and store32 only derives from format_base, which does the rest element by element.
+ */
+#ifndef SHARPI_CUDA_KV_FORMAT_CUH
+#define SHARPI_CUDA_KV_FORMAT_CUH
+
+#include <sharpi/cuda/device.cuh>
+
+namespace sharpi
+{
+
+constexpr uint32_t tile_rows = 64;
+
+__device__ inline uint32_t pack_f16(float x, float y)
+{
+    const __half2 h = __floats2half2_rn(x, y);
+    return *(const uint32_t *)&h;
+}
+
+__device__ inline uint32_t pack_bf16(float x, float y)
+{
+    const __nv_bfloat162 h = __floats2bfloat162_rn(x, y);
+    return *(const uint32_t *)&h;
+}
+
+/* Fragments by way of load, bf16 operands. */
+template <class F> struct format_base {
+    static constexpr bool exact = false, uses_f16 = false;
+    static constexpr uint32_t dim_unit = 32;
+    static constexpr float unit = 1.0f;
+
+    __device__ static uint32_t q_slot(uint32_t i)
+    {
+        return i;
+    }
+    __device__ static uint32_t v_column(uint32_t j, uint32_t i)
+    {
+        return 8 * j + i;
+    }
+    __device__ static void k_fragment(uint32_t (&b)[2][2], const void *tile, uint32_t d, uint32_t row,
+                                      uint32_t block)
+    {
+        const uint32_t lane = threadIdx.x % 32, r = row + lane / 4, first = 32 * block + 2 * (lane % 4);
+        for (uint32_t i = 0; i < 4; i++)
+            b[i / 2][i % 2] =
+                pack_bf16(F::load(tile, d, r, first + 8 * i), F::load(tile, d, r, first + 8 * i + 1));
+    }
+    __device__ static void v_fragment(uint32_t (&b)[4][2], const void *tile, uint32_t d, uint32_t row,
+                                      uint32_t col)
+    {
+        const uint32_t lane = threadIdx.x % 32, r = row + 2 * (lane % 4), c = col + lane / 4;
+        for (uint32_t j = 0; j < 4; j++)
+            for (uint32_t i = 0; i < 2; i++)
+                b[j][i] = pack_bf16(F::load(tile, d, r + 8 * i, c + 8 * j),
+                                    F::load(tile, d, r + 8 * i + 1, c + 8 * j));
+    }
+    __device__ static void zero_rows(void *tile, uint32_t d, uint32_t first)
+    {
+        for (uint32_t r = first + threadIdx.x / 32; r < tile_rows; r += blockDim.x / 32)
+            for (uint32_t c = 0; c < d; c += 32)
+                F::store32(tile, d, r, c, 0.0f);
+    }
+};
+
+/* Where 16-byte piece `piece` of a row lies in a tile of 16-bit elements, in pieces. Parts of 64 columns follow each other,
+ * each [n_rows, 128 bytes] with the pieces of a row permuted so that 8 rows' equal pieces lie in different banks: the order
+ * that wgmma calls 128-byte swizzle. What is left at the end (d % 64 columns) has narrower rows. */
+__host__ __device__ inline uint32_t piece16(uint32_t d, uint32_t row, uint32_t piece)
+{
+    const uint32_t part = piece / 8, left = d / 8 - 8 * part, width = left < 8 ? left : 8;
+    const uint32_t swizzle = width == 8 ? row % 8 : width == 4 ? row / 2 % 4 : width == 2 ? row / 4 % 2 : 0;
+    return part * 8 * tile_rows + row * width + ((piece % 8) ^ swizzle);
+}
+
+/* Fragments of tiles of 16-bit elements in piece16's order. */
+struct fragments16 {
+    static constexpr bool exact = false;
+    static constexpr uint32_t dim_unit = 16;
+    static constexpr float unit = 1.0f;
+
+    __host__ __device__ static uint32_t tile_bytes(uint32_t d)
+    {
+        return tile_rows * d * 2;
+    }
+    /* In elements; rows of odd geometries lie one after the other. */
+    __host__ __device__ static uint32_t offset(uint32_t d, uint32_t row, uint32_t col)
+    {
+        return d % 16 ? row * d + col : piece16(d, row, col / 8) * 8 + col % 8;
+    }
+    __device__ static uint32_t q_slot(uint32_t i)
+    {
+        return i;
+    }
+    __device__ static uint32_t v_column(uint32_t j, uint32_t i)
+    {
+        return 8 * j + i;
+    }
+    /* Past the row's end (d % 32 == 16) any piece will do: the query is zero there. */
+    __device__ static void k_fragment(uint32_t (&b)[2][2], const void *tile, uint32_t d, uint32_t row,
+                                      uint32_t block)
+    {
+        const uint32_t lane = threadIdx.x % 32, piece = 4 * block + lane / 8;
+        uint32_t x[4];
+        load_matrices(x, shared_address(tile) + 16 * piece16(d, row + lane % 8, piece < d / 8 ? piece : 0));
+        b[0][0] = x[0], b[0][1] = x[1], b[1][0] = x[2], b[1][1] = x[3];
+    }
+    __device__ static void v_fragment(uint32_t (&b)[4][2], const void *tile, uint32_t d, uint32_t row,
+                                      uint32_t col)
+    {
+        const uint32_t lane = threadIdx.x % 32, piece = col / 8 + lane / 16;
+        uint32_t x[4];
+        load_matrices_transposed(x, shared_address(tile) + 16 * piece16(d, row + lane % 16, piece));
+        b[0][0] = x[0], b[0][1] = x[1], b[1][0] = x[2], b[1][1] = x[3];
+        load_matrices_transposed(x,
+                                 shared_address(tile) +
+                                     16 * piece16(d, row + lane % 16, piece + 2 < d / 8 ? piece + 2 : piece));
+        b[2][0] = x[0], b[2][1] = x[1], b[3][0] = x[2], b[3][1] = x[3];
+    }
+    __device__ static void zero_rows(void *tile, uint32_t d, uint32_t first)
+    {
+        if (d % 16 == 0)
+            for (uint32_t i = first * (d / 8) + threadIdx.x; i < tile_rows * (d / 8); i += blockDim.x)
+                ((uint4 *)tile)[piece16(d, i / (d / 8), i % (d / 8))] = make_uint4(0, 0, 0, 0);
+    }
+};
+
+} // namespace sharpi
+#endif

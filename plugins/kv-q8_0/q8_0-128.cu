@@ -1,0 +1,4 @@
+/* The tensor cores' attention for caches of q8_0, head_dim up to 128. */
+#include "q8_0.cuh"
+
+SHARPI_KV_CUDA_INSTANCE(kv_cuda_q8_0, 128)
