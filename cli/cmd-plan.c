@@ -9,8 +9,8 @@
 
 struct plan {
     struct common common;
-    struct option_list devices;
-    uint32_t parallel, json, cpu_moe, n_cpu_moe;
+    struct option_list described; /* --device NAME:SIZE; NAME and NAME:NUMBER stay in common.devices */
+    uint32_t parallel, json;
     const char *replay;
 };
 
@@ -31,14 +31,12 @@ static int32_t make_described(const struct plan *o, struct sharpi_model *model,
                               struct sharpi_error *err)
 {
     struct sharpi_plan_device devices[OPTION_LIST_MAX];
-    struct sharpi_plan_wishes wishes = {.devices = devices, .n_expert_layers = o->n_cpu_moe};
+    struct sharpi_plan_wishes wishes = {.devices = devices};
     struct sharpi_plan *saved = NULL;
     int32_t status = SHARPI_OK;
-    if (o->cpu_moe)
-        wishes.n_expert_layers = SHARPI_PLAN_ALL_LAYERS;
-    for (; wishes.n_devices < o->devices.n && !status; wishes.n_devices++)
+    for (; wishes.n_devices < o->described.n && !status; wishes.n_devices++)
         status =
-            sharpi_plan_parse_device(o->devices.items[wishes.n_devices], &devices[wishes.n_devices], err);
+            sharpi_plan_parse_device(o->described.items[wishes.n_devices], &devices[wishes.n_devices], err);
     if (!status && o->replay)
         status = read_saved(o->replay, &saved, err);
     wishes.saved = saved;
@@ -73,7 +71,7 @@ static int32_t run_plan(const struct plan *o, int *fits, struct sharpi_error *er
     options.max_sessions = o->parallel;
     if (!status)
         status = sharpi_model_open(engine, o->common.model, SHARPI_GGUF_HEADER_ONLY, &model, err);
-    if (!status && (o->devices.n || o->replay))
+    if (!status && (o->described.n || o->replay))
         status = make_described(o, model, &options, &described, err);
     else if (!status)
         status = sharpi_model_place(model, &options, 0, err);
@@ -88,18 +86,39 @@ static int32_t run_plan(const struct plan *o, int *fits, struct sharpi_error *er
     return status;
 }
 
+/* "cuda:1" is a device of this machine, "card:12GiB" is described. */
+static int is_described(const char *device)
+{
+    const char *colon = strchr(device, ':');
+    return colon && colon[1 + strspn(colon + 1, "0123456789")] != 0;
+}
+
+static int sort_devices(struct plan *o, struct sharpi_error *err)
+{
+    struct option_list real = {.n = 0};
+    for (uint32_t i = 0; i < o->common.devices.n; i++) {
+        const char *device = o->common.devices.items[i];
+        struct option_list *list = is_described(device) ? &o->described : &real;
+        list->items[list->n++] = device;
+    }
+    o->common.devices = real;
+    if (real.n && o->described.n)
+        return sharpi_fail(err, SHARPI_EINVAL,
+                           "--device %s is of this machine and %s is described: a plan is for either",
+                           real.items[0], o->described.items[0]);
+    return SHARPI_OK;
+}
+
 static int check_usage(struct plan *o, const char **args, uint32_t n_args, struct sharpi_error *err)
 {
     if (n_args)
         o->common.model = args[0];
     if (!o->common.model)
         return sharpi_fail(err, SHARPI_EINVAL, "no model: give one with -m FILE.gguf");
-    if ((o->cpu_moe || o->n_cpu_moe) && !o->devices.n)
-        return sharpi_fail(err, SHARPI_EINVAL,
-                           "--cpu-moe and --n-cpu-moe are about --device devices: describe one");
-    if (o->replay && (o->devices.n || o->cpu_moe || o->n_cpu_moe))
+    if (o->replay &&
+        (o->common.devices.n || o->common.cpu_moe || o->common.n_cpu_moe || o->common.gpu_layers))
         return sharpi_fail(err, SHARPI_EINVAL, "--replay takes devices and placement from the saved plan");
-    return SHARPI_OK;
+    return sort_devices(o, err);
 }
 
 static int plan_command(int argc, char **argv)
@@ -110,13 +129,11 @@ static int plan_command(int argc, char **argv)
     uint32_t n_args;
     int code, fits = 0;
     const struct option own[] = {
-        {"device", 0, OPTION_LIST, "NAME:SIZE[,free=SIZE]",
-         "plan for such a device instead of this machine's; several in order of use; 'cpu' is the host",
-         &o.devices, NULL},
+        {"device", 0, OPTION_LIST, "NAME[:SIZE[,free=SIZE]]",
+         "with a size: plan for such a device, 'cpu' is the host; else use this one (cuda, cuda:1, cpu); "
+         "several in order of use",
+         &o.common.devices, NULL},
         {"parallel", 0, OPTION_UINT, "N", "sequences with a cache at once (1)", &o.parallel, NULL},
-        {"cpu-moe", 0, OPTION_FLAG, NULL, "experts stay on the CPU", &o.cpu_moe, NULL},
-        {"n-cpu-moe", 0, OPTION_UINT, "N", "experts of the first N layers stay on the CPU", &o.n_cpu_moe,
-         NULL},
         {"json", 0, OPTION_FLAG, NULL, "as JSON, which --replay and --plan take", &o.json, NULL},
         {"replay", 0, OPTION_STRING, "FILE", "count a saved plan again, for its own devices", &o.replay,
          NULL},

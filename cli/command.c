@@ -36,7 +36,13 @@ void common_init(struct common *c)
          NULL},
         {"plan", 0, OPTION_STRING, "FILE", "sizes from a plan that 'sharpi plan --json' wrote", &c->plan,
          NULL},
-        {"backend", 0, OPTION_STRING, "NAME", "cpu, cuda ...", &c->backend, NULL},
+        {"backend", 0, OPTION_STRING, "NAME", "cpu, cuda ...: all its devices", &c->backend, NULL},
+        {"device", 0, OPTION_LIST, "NAME", "use this device: cuda, cuda:1, cpu; several in order of use",
+         &c->devices, NULL},
+        {"gpu-layers", 'g', OPTION_STRING, "N",
+         "first N layers on the devices, the rest on the CPU (as many as fit)", &c->gpu_layers, NULL},
+        {"cpu-moe", 0, OPTION_FLAG, NULL, "experts of all layers on the CPU", &c->cpu_moe, NULL},
+        {"n-cpu-moe", 0, OPTION_STRING, "N", "experts of the first N layers on the CPU", &c->n_cpu_moe, NULL},
         {"no-repack", 0, OPTION_FLAG, NULL, "use weights from the file mapping", &c->no_repack, NULL},
         {"full-cache", 0, OPTION_FLAG, NULL, "no rings: windowed layers keep everything", &c->full_cache,
          NULL},
@@ -100,43 +106,70 @@ static void print_log(void *user, int32_t level, const char *topic, const char *
 }
 
 /* Options that are settings: "model.KEY=VALUE" at the end of the list of overrides, so that they win. */
-static int32_t add_setting(struct option_list *list, const char *key, const char *value, char **text,
-                           struct sharpi_error *err)
+struct overrides {
+    struct option_list list;
+    uint32_t n_texts;
+    char *texts[8]; /* to free */
+};
+
+static int32_t add_setting(struct overrides *o, const char *key, const char *value, struct sharpi_error *err)
 {
-    *text = NULL;
+    char *text;
     if (!value)
         return SHARPI_OK;
-    if (list->n >= OPTION_LIST_MAX)
+    if (o->list.n >= OPTION_LIST_MAX)
         return sharpi_fail(err, SHARPI_EINVAL, "at most %d settings can be given", OPTION_LIST_MAX);
-    if (asprintf(text, "model.%s=%s", key, value) < 0) {
-        *text = NULL;
+    if (asprintf(&text, "model.%s=%s", key, value) < 0)
         return sharpi_fail(err, SHARPI_ENOMEM, "no memory for option --%s", key);
-    }
-    list->items[list->n++] = *text;
-    list->items[list->n] = NULL;
+    o->texts[o->n_texts++] = text;
+    o->list.items[o->list.n++] = text;
+    o->list.items[o->list.n] = NULL;
     return SHARPI_OK;
+}
+
+static int32_t add_devices(struct overrides *o, const struct option_list *devices, struct sharpi_error *err)
+{
+    char text[512];
+    size_t at = 0;
+    for (uint32_t i = 0; i < devices->n && at < sizeof text; i++)
+        at += (size_t)snprintf(text + at, sizeof text - at, "%s%s", i ? " " : "", devices->items[i]);
+    if (at >= sizeof text)
+        return sharpi_fail(err, SHARPI_EINVAL, "the names after --device are too long");
+    return add_setting(o, "device", devices->n ? text : NULL, err);
+}
+
+static int32_t add_settings(struct overrides *o, const struct common *common, struct sharpi_error *err)
+{
+    int32_t status;
+    if (common->plan && (common->gpu_layers || common->cpu_moe || common->n_cpu_moe))
+        return sharpi_fail(err, SHARPI_EINVAL,
+                           "--plan says where layers and experts lie: leave --gpu-layers, --cpu-moe and "
+                           "--n-cpu-moe away, or make a new plan");
+    if ((status = add_setting(o, "reserve", common->reserve, err)) ||
+        (status = add_setting(o, "memory-limit", common->memory_limit, err)) ||
+        (status = add_setting(o, "plan", common->plan, err)) ||
+        (status = add_setting(o, "gpu-layers", common->gpu_layers, err)) ||
+        (status = add_setting(o, "n-cpu-moe", common->n_cpu_moe, err)) ||
+        (status = add_setting(o, "cpu-moe", common->cpu_moe ? "true" : NULL, err)))
+        return status;
+    return add_devices(o, &common->devices, err);
 }
 
 int32_t open_engine(const struct common *common, struct sharpi_engine **engine, struct sharpi_error *err)
 {
-    struct option_list settings = common->set;
+    struct overrides settings = {.list = common->set};
     struct sharpi_engine_options options = {.size = sizeof options,
                                             .config_path = common->config,
-                                            .overrides = settings.items,
+                                            .overrides = settings.list.items,
                                             .log = print_log,
                                             .log_level = common->quiet     ? SHARPI_LOG_ERROR
                                                          : common->verbose ? SHARPI_LOG_DEBUG
                                                                            : SHARPI_LOG_WARN};
-    char *texts[3] = {NULL, NULL, NULL};
-    int32_t status = add_setting(&settings, "reserve", common->reserve, &texts[0], err);
-    if (!status)
-        status = add_setting(&settings, "memory-limit", common->memory_limit, &texts[1], err);
-    if (!status)
-        status = add_setting(&settings, "plan", common->plan, &texts[2], err);
+    int32_t status = add_settings(&settings, common, err);
     if (!status)
         status = sharpi_engine_open(&options, engine, err);
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
-        free(texts[i]);
+    for (uint32_t i = 0; i < settings.n_texts; i++)
+        free(settings.texts[i]);
     return status;
 }
 

@@ -32,11 +32,13 @@ struct common {
     uint32_t verbose, quiet;
 
     const char *model, *kv, *kv_global, *kv_swa, *backend;
-    const char *reserve, *memory_limit, *plan; /* settings of section model */
+    const char *reserve, *memory_limit, *plan, *gpu_layers, *n_cpu_moe; /* settings of section model, */
+    uint32_t cpu_moe;                                                   /* and these two */
+    struct option_list devices;
     uint32_t context, threads, chunk, headroom, no_repack, full_cache;
 
     struct option engine_options[8];
-    struct option model_options[16];
+    struct option model_options[20];
 };
 void common_init(struct common *common);
 

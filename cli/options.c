@@ -167,11 +167,13 @@ int32_t options_parse(const struct option *const *tables, int argc, char **argv,
 
 void options_help(const char *usage, const char *about, const struct option *const *tables)
 {
-    const struct option *o;
+    const struct option *const *all = tables, *o;
     printf("Usage: %s\n\n%s\n\nOptions:\n", usage, about);
     for (; *tables; tables++) {
         for (o = *tables; o->name; o++) {
             char left[64];
+            if (find(all, o->name, strlen(o->name), 0) != o)
+                continue; /* a command's own option of that name hides it */
             snprintf(left, sizeof left, "%c%c%s--%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
                      o->letter ? ", " : "  ", o->name, o->argument ? " " : "",
                      o->argument ? o->argument : "");

@@ -38,7 +38,7 @@ int32_t option_set(const struct option *option, const char *text, struct sharpi_
 
 /* Parses argv[1..] of a command: options in any order, "--name=value" and "--name value", "--" ends options. What is left
  * (no options) goes to args, *n_args of them. Returns 0; 1 when --help was asked for; or SHARPI_EINVAL with a sentence
- * that suggests the nearest option. `tables` is a NULL-terminated list of tables. */
+ * that suggests the nearest option. `tables` is a NULL-terminated list of tables; of options with one name the first counts. */
 int32_t options_parse(const struct option *const *tables, int argc, char **argv, const char **args,
                       uint32_t max_args, uint32_t *n_args, struct sharpi_error *err);
 

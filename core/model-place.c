@@ -44,30 +44,13 @@ static int32_t find_taps(struct sharpi_model *model, const char *const *names, s
 
 /* ---- Texts */
 
-/* "layers 0 to 29", "layers 30 to 47, output", "experts of layers 0 to 11"; *text stays "" when the part is not used. */
-static void describe_part(const struct sharpi_plan *plan, const struct sharpi_plan_part *p, char *text,
-                          size_t n)
-{
-    uint32_t first = p->first_segment ? p->first_segment - 1 : 0;
-    uint32_t end = p->end_segment > plan->n_layers ? plan->n_layers : p->end_segment - 1;
-    size_t at = 0;
-    text[0] = 0;
-    if (p->first_segment < p->end_segment && first < end)
-        at += (size_t)snprintf(text, n, "layers %u to %u", first, end - 1);
-    if (p->first_segment < p->end_segment && p->end_segment == plan->n_segments && at < n)
-        at += (size_t)snprintf(text + at, n - at, "%s", at ? ", output" : "output");
-    if (p->n_expert_layers && at < n)
-        snprintf(text + at, n - at, "%sexperts of layers 0 to %u", at ? ", " : "",
-                 (p->n_expert_layers < plan->n_layers ? p->n_expert_layers : plan->n_layers) - 1);
-}
-
 static const char *used_parts(const struct sharpi_plan *plan, char *text, size_t n)
 {
     size_t at = 0;
     text[0] = 0;
     for (uint32_t i = 0; i < plan->n_parts && at < n; i++) {
-        char part[120];
-        describe_part(plan, &plan->parts[i], part, sizeof part);
+        char part[SHARPI_PLAN_PART_TEXT];
+        sharpi_plan_describe_part(plan, &plan->parts[i], part);
         if (*part)
             at +=
                 (size_t)snprintf(text + at, n - at, "%s%s on %s", at ? ", " : "", part, plan->parts[i].name);
@@ -100,11 +83,11 @@ static void describe_cache(const struct sharpi_model *model, const struct sharpi
 static void log_parts(const struct sharpi_model *model)
 {
     const struct sharpi_plan *plan = model->plan;
-    char what[120], cache[80], weights[24], kv[24], scratch[24];
+    char what[SHARPI_PLAN_PART_TEXT], cache[80], weights[24], kv[24], scratch[24];
     for (uint32_t i = 0; i < plan->n_parts; i++) {
         const struct sharpi_plan_part *p = &plan->parts[i];
         const struct sharpi_model_device *device = &model->devices[i];
-        describe_part(plan, p, what, sizeof what);
+        sharpi_plan_describe_part(plan, p, what);
         if (!*what)
             continue;
         describe_cache(model, device, cache, sizeof cache);
@@ -121,8 +104,8 @@ static void log_spill(const struct placing *p)
     const struct sharpi_plan *plan = p->model->plan;
     const struct sharpi_plan_request *r = &p->planning.request;
     const struct sharpi_plan_part *host = &plan->parts[plan->n_parts - 1];
-    char what[120];
-    describe_part(plan, host, what, sizeof what);
+    char what[SHARPI_PLAN_PART_TEXT];
+    sharpi_plan_describe_part(plan, host, what);
     if (!r->n_devices || p->saved || r->limit_layers || !*what ||
         (host->first_segment == host->end_segment && r->n_expert_layers))
         return;

@@ -314,6 +314,18 @@ static void take_saved_devices(const struct sharpi_plan *saved, struct described
     r->n_measures = saved->n_parts;
 }
 
+/* --gpu-layers 0 leaves the devices alone, any other number needs one. */
+static int32_t check_limit(struct sharpi_plan_request *r, struct sharpi_error *err)
+{
+    if (r->n_device_layers && !r->n_devices)
+        return sharpi_fail(err, SHARPI_EINVAL,
+                           "%u layers on a device (--gpu-layers), but only the host is described",
+                           r->n_device_layers);
+    if (!r->n_device_layers)
+        r->n_devices = 0;
+    return SHARPI_OK;
+}
+
 int32_t sharpi_model_plan(struct sharpi_model *model, const struct sharpi_model_options *options,
                           const struct sharpi_plan_wishes *wishes, struct sharpi_plan **out,
                           struct sharpi_error *err)
@@ -328,9 +340,11 @@ int32_t sharpi_model_plan(struct sharpi_model *model, const struct sharpi_model_
         status = take_devices(wishes, &described, &planning.request, err);
     planning.request.devices = described.devices;
     planning.request.n_devices = described.n;
+    if (!status && planning.request.limit_layers)
+        status = check_limit(&planning.request, err);
     if (wishes->n_expert_layers)
         planning.request.n_expert_layers = wishes->n_expert_layers;
-    planning.request.context_cap = described.n ? 0 : SHARPI_PLAN_CPU_CONTEXT;
+    planning.request.context_cap = planning.request.n_devices ? 0 : SHARPI_PLAN_CPU_CONTEXT;
     if (!status)
         status = sharpi_planning_make(&planning, model, &plan, err);
     if (!status && wishes->saved)

@@ -67,25 +67,39 @@ static void print_classes(const struct sharpi_plan *plan, FILE *out)
     }
 }
 
+/* "layers 3 to 7", "layer 3"; returns what snprintf would, 0 for none. */
+static size_t put_layers(char *text, size_t n, const char *before, uint32_t first, uint32_t end)
+{
+    if (first >= end || n == 0)
+        return 0;
+    if (first + 1 == end)
+        return (size_t)snprintf(text, n, "%slayer %u", before, first);
+    return (size_t)snprintf(text, n, "%slayers %u to %u", before, first, end - 1);
+}
+
+const char *sharpi_plan_describe_part(const struct sharpi_plan *plan, const struct sharpi_plan_part *p,
+                                      char text[SHARPI_PLAN_PART_TEXT])
+{
+    const size_t n = SHARPI_PLAN_PART_TEXT;
+    const uint32_t first = p->first_segment ? p->first_segment - 1 : 0;
+    const uint32_t experts = p->n_expert_layers < plan->n_layers ? p->n_expert_layers : plan->n_layers;
+    size_t at = 0;
+    text[0] = 0;
+    if (p->first_segment < p->end_segment) {
+        at = put_layers(text, n, "", first,
+                        p->end_segment > plan->n_layers ? plan->n_layers : p->end_segment - 1);
+        if (p->end_segment == plan->n_segments)
+            at += (size_t)snprintf(text + at, n - at, "%soutput", at ? ", " : "");
+    }
+    put_layers(text + at, n - at, at ? ", experts of " : "experts of ", 0, experts);
+    return text;
+}
+
 static void print_range(const struct sharpi_plan *plan, const struct sharpi_plan_part *p, FILE *out)
 {
-    uint32_t first = p->first_segment ? p->first_segment - 1 : 0;
-    uint32_t end = p->end_segment == plan->n_segments ? plan->n_layers : p->end_segment - 1;
-    const char *separator = "";
-    if (p->first_segment == p->end_segment && !p->n_expert_layers) {
-        fprintf(out, p->host ? "looks up embeddings" : "not used");
-        return;
-    }
-    if (p->first_segment < p->end_segment && first < end) {
-        fprintf(out, "layers %u to %u", first, end - 1);
-        separator = ", ";
-    }
-    if (p->first_segment < p->end_segment && p->end_segment == plan->n_segments) {
-        fprintf(out, "%soutput", separator);
-        separator = ", ";
-    }
-    if (p->n_expert_layers)
-        fprintf(out, "%sexperts of layers 0 to %u", separator, p->n_expert_layers - 1);
+    char text[SHARPI_PLAN_PART_TEXT];
+    sharpi_plan_describe_part(plan, p, text);
+    fprintf(out, "%s", *text ? text : p->host ? "looks up embeddings" : "not used");
 }
 
 static const char *reserve_text(const struct sharpi_plan *plan, const struct sharpi_plan_part *p)

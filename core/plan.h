@@ -214,6 +214,11 @@ const char *sharpi_plan_size(uint64_t n_bytes, char *buffer);
 
 /* ---- For people and for programs (plan-print.c, plan-json.c) */
 
+enum { SHARPI_PLAN_PART_TEXT = 120 };
+/* What a part computes: "layers 0 to 29", "output, experts of layer 0"; "" for nothing. Returns text. */
+const char *sharpi_plan_describe_part(const struct sharpi_plan *plan, const struct sharpi_plan_part *part,
+                                      char text[SHARPI_PLAN_PART_TEXT]);
+
 /* The whole plan as text or JSON; *out is new: free() it. */
 int32_t sharpi_plan_text(const struct sharpi_plan *plan, char **out, struct sharpi_error *err);
 int32_t sharpi_plan_json(const struct sharpi_plan *plan, char **out, struct sharpi_error *err);
