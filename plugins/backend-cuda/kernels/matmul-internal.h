@@ -1,0 +1,43 @@
+/* What the files of the CUDA matrix products share on the host. */
+#ifndef SHARPI_BACKEND_CUDA_MATMUL_INTERNAL_H
+#define SHARPI_BACKEND_CUDA_MATMUL_INTERNAL_H
+
+#include "matmul-layout.h"
+#include "matmul.h"
+
+struct matmul_blas; /* cublasLt, loaded at run time (matmul-blas.c) */
+
+struct matmul_context {
+    int device, n_sms, overlap; /* overlap: programmatic dependent launch works */
+    int shared_bytes;           /* most dynamic shared memory of a block */
+    struct matmul_blas *blas;   /* or NULL */
+};
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Each sets the attributes of its kernels: a cudaError_t. */
+int matmul_gemv_prepare(const struct matmul_context *ctx);
+int matmul_tile_prepare(const struct matmul_context *ctx);
+
+/* Any number of rows up to MATMUL_GEMV_ROWS; parts of any mixture of types except f32. */
+int matmul_gemv_launch(const struct matmul_args *args);
+int matmul_gemv_grouped_launch(const struct matmul_grouped_args *args);
+/* f32 weights, any number of rows; one part. */
+int matmul_f32_launch(const struct matmul_args *args, const struct matmul_part *part);
+int matmul_f32_grouped_launch(const struct matmul_grouped_args *args);
+/* Tensor cores, ACT_BF16, any number of rows; parts of one type, not f32. */
+int matmul_tile_launch(const struct matmul_args *args);
+int matmul_tile_grouped_launch(const struct matmul_grouped_args *args);
+uint64_t matmul_tile_workspace_bytes(const struct matmul_context *ctx);
+
+/* Dequantization to bf16 and cublasLt (matmul-large.cu); one part. */
+int matmul_large_is_better(const struct matmul_context *ctx, const struct cuda_matrix *m, uint32_t n_rows);
+int matmul_large_launch(const struct matmul_args *args, const struct matmul_part *part);
+uint64_t matmul_large_workspace_bytes(const struct matmul_context *ctx, uint32_t n_rows);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
