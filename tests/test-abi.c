@@ -245,7 +245,7 @@ static const struct fact layout[] = {
     AT(sharpi_kv_layer, k, 40),
     AT(sharpi_kv_layer, v, 48),
 
-    SIZE(sharpi_device_info, 96),
+    SIZE(sharpi_device_info, 104),
     AT(sharpi_device_info, size, 0),
     AT(sharpi_device_info, integrated, 4),
     AT(sharpi_device_info, name, 8),
@@ -253,6 +253,7 @@ static const struct fact layout[] = {
     AT(sharpi_device_info, free_bytes, 80),
     AT(sharpi_device_info, max_threads, 88),
     AT(sharpi_device_info, reserved, 92),
+    AT(sharpi_device_info, granularity, 96),
 
     SIZE(sharpi_device_options, 24),
     AT(sharpi_device_options, size, 0),
@@ -287,13 +288,18 @@ static const struct fact layout[] = {
     AT(sharpi_batch, logit_rows, 64),
     AT(sharpi_batch, embeddings, 72),
 
-    SIZE(sharpi_run_io, 40),
+    SIZE(sharpi_run_io, 72),
     AT(sharpi_run_io, size, 0),
     AT(sharpi_run_io, n_taps, 4),
     AT(sharpi_run_io, carry_in, 8),
     AT(sharpi_run_io, carry_out, 16),
     AT(sharpi_run_io, logits, 24),
     AT(sharpi_run_io, taps, 32),
+    AT(sharpi_run_io, n_best, 40),
+    AT(sharpi_run_io, reserved, 44),
+    AT(sharpi_run_io, best_ids, 48),
+    AT(sharpi_run_io, best_logits, 56),
+    AT(sharpi_run_io, best_log_sum, 64),
 
     SIZE(sharpi_compile, 80),
     AT(sharpi_compile, size, 0),
@@ -319,14 +325,15 @@ static const struct fact layout[] = {
     AT(sharpi_program_memory, mapped_bytes, 16),
     AT(sharpi_program_memory, scratch_bytes, 24),
 
-    SIZE(sharpi_rates, 32),
+    SIZE(sharpi_rates, 40),
     AT(sharpi_rates, size, 0),
     AT(sharpi_rates, reserved, 4),
     AT(sharpi_rates, read_bytes_per_s, 8),
     AT(sharpi_rates, int8_ops_per_s, 16),
     AT(sharpi_rates, f32_ops_per_s, 24),
+    AT(sharpi_rates, bf16_ops_per_s, 32),
 
-    SIZE(sharpi_backend, 152),
+    SIZE(sharpi_backend, 160),
     AT(sharpi_backend, size, 0),
     AT(sharpi_backend, reserved, 4),
     AT(sharpi_backend, name, 8),
@@ -347,6 +354,7 @@ static const struct fact layout[] = {
     AT(sharpi_backend, program_destroy, 128),
     AT(sharpi_backend, run, 136),
     AT(sharpi_backend, measure, 144),
+    AT(sharpi_backend, max_best, 152),
 
     SIZE(sharpi_layer_desc, 24),
     AT(sharpi_layer_desc, n_kv_heads, 0),

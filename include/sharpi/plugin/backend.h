@@ -26,6 +26,7 @@ struct sharpi_device_info {
     uint64_t free_bytes;
     uint32_t max_threads;
     uint32_t reserved;
+    uint64_t granularity; /* every block of device memory takes a multiple of it; 0: what is asked for */
 };
 
 struct sharpi_device_options {
@@ -71,6 +72,13 @@ struct sharpi_run_io {
     float *const *carry_out;      /* likewise */
     float *logits;                /* [n_logits, n_vocab] when the range holds the logits op */
     float *const *taps;           /* per entry of compile's taps: [rows, width] */
+    /* The best candidates of every row of logits, for backends with max_best > 0: then `logits` may be NULL, and is filled
+     * too if it is not. */
+    uint32_t n_best; /* k <= the backend's max_best and <= n_vocab; 0: not wanted */
+    uint32_t reserved;
+    int32_t *best_ids;   /* [n_logits, k] greatest logit first, of equal ones the lower id first */
+    float *best_logits;  /* [n_logits, k] */
+    float *best_log_sum; /* [n_logits] logarithm of the sum of exp(logit) over the whole row */
 };
 
 /* ---- Programs */
@@ -109,6 +117,7 @@ struct sharpi_rates {
     double read_bytes_per_s; /* reading memory far larger than the caches, all threads */
     double int8_ops_per_s;   /* int8 multiply-accumulates with 32-bit sums, two operations each */
     double f32_ops_per_s;    /* f32 fused multiply-adds, two operations each */
+    double bf16_ops_per_s;   /* bf16 multiply-adds with f32 sums in large products, two operations each */
 };
 
 struct sharpi_backend {
@@ -155,6 +164,8 @@ struct sharpi_backend {
                    const struct sharpi_run_io *io, struct sharpi_error *err);
     /* Measures the device for a second or two. May be NULL. */
     int32_t (*measure)(struct sharpi_device *device, struct sharpi_rates *rates, struct sharpi_error *err);
+    /* Most candidates that run can return instead of whole rows of logits (sharpi_run_io.n_best); 0: it cannot. */
+    uint64_t max_best;
 };
 
 #ifdef __cplusplus
