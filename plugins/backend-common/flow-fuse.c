@@ -40,6 +40,8 @@ static int32_t can_absorb(const struct lowering *lowering, int32_t product, int3
         return 0;
     if (uses[into].last != (int32_t)add || uses[into].is_sliced)
         return 0;
+    if (into_maker >= 0 && lowering->graph->ops[into_maker]->kind == SHARPI_OP_ROW_GATHER)
+        return 0; /* it may be an input, which has no storage to take over */
     return into_maker < 0 || lowering->graph->ops[into_maker]->kind != SHARPI_OP_SLICE;
 }
 

@@ -160,17 +160,13 @@ static int32_t lower_logits(struct lowering *lowering, const struct sharpi_op *o
     struct flow *flow = lowering->flow;
     const struct sharpi_logits_attr *attr = op->attr;
     struct node *node;
-    int32_t logits, in_arena = flow->traits->logits_in_arena != 0;
-    int32_t status =
-        cell_add(flow, SHARPI_ROWS_SELECTED, in_arena ? op->w[0]->ne[1] * sizeof(float) : 0, &logits, err);
+    int32_t logits, status = cell_add(flow, SHARPI_ROWS_SELECTED, 0, &logits, err);
     if (status)
         return status;
     flow->n_vocab = op->w[0]->ne[1];
     flow->logits_cell = logits;
-    if (!in_arena) {
-        flow->cells[logits].place = PLACE_LOGITS;
-        flow->cells[logits].stride = flow->n_vocab * sizeof(float);
-    }
+    flow->cells[logits].place = PLACE_LOGITS;
+    flow->cells[logits].stride = flow->n_vocab * sizeof(float);
     status = lower_product(lowering, op, -1, logits, err);
     if (status || !(attr->softcap > 0.0f))
         return status;
@@ -298,6 +294,8 @@ static int32_t lower_table(struct lowering *lowering, const struct sharpi_op *op
     uint32_t formats;
     flow->needs_tokens |= kind == NODE_EMBED ? 1 : 2;
     flow->n_table_rows = op->w[0]->ne[1] < flow->n_table_rows ? op->w[0]->ne[1] : flow->n_table_rows;
+    if (kind == NODE_ROW_GATHER && flow->traits->gather)
+        return flow->traits->gather(flow, op, err);
     if (kind == NODE_EMBED && flow->traits->embeds_weights)
         status = flow->traits->weight(flow, op->w[0], &weight, &formats, err);
     if (!status)

@@ -39,8 +39,6 @@ static void find_last_uses(struct flow *flow)
             cell->last_position = (int32_t)i;
         }
     }
-    if (flow->traits->logits_in_arena && flow->logits_cell >= 0) /* read after the last step */
-        flow->cells[flow->logits_cell].last_step = (int32_t)flow->n_steps;
 }
 
 /* How many of the node's first inputs its output may be written over. */

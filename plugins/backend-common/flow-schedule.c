@@ -47,6 +47,8 @@ static int32_t is_ready(const struct flow *flow, const struct node *node, int32_
     for (uint32_t i = 0; i < n; i++) {
         const struct cell *cell = root_of(flow, cells[i]);
         int32_t row_by_row = node_is_row(flow, node) && node->kind != NODE_SELECT && !cell->is_shared;
+        if (cell->place == PLACE_INPUT)
+            continue;
         if (cell->made_step < 0 || cell->made_step > step || (cell->made_step == step && !row_by_row))
             return 0;
         *continues |= cell->made_step == step;

@@ -26,7 +26,8 @@ enum place {
     PLACE_NONE = 0, /* nothing uses it */
     PLACE_ARENA = 1,
     PLACE_LOCAL = 2,  /* one row, in the scratch of whoever runs the step's chain */
-    PLACE_LOGITS = 3, /* io->logits */
+    PLACE_LOGITS = 3, /* io->logits, or the backend's buffer for it */
+    PLACE_INPUT = 4,  /* written by the backend before the first step; made by no node */
 };
 
 /* A value of the graph (cell number = value handle) or a helper of ours (numbers after those). */
@@ -145,7 +146,6 @@ struct flow_traits {
     uint64_t step_kinds;        /* bit n: row nodes of kind n take a whole step instead */
     uint64_t max_local;         /* bytes of local scratch that a row of a step may have */
     uint32_t attention_appends; /* attention takes k and v itself: no NODE_APPEND */
-    uint32_t logits_in_arena;   /* logits are a cell like any other */
     uint32_t embeds_weights;    /* tables of NODE_EMBED are weights too */
     uint64_t (*format_row_bytes)(uint32_t format, uint64_t n); /* a multiple of 64 */
     /* The weight's number and the input formats (bits) that its products may want. The same tensor again: the same number. */
@@ -154,6 +154,8 @@ struct flow_traits {
     /* Adds attention number n; `sinks` is a vector's number or -1. */
     int32_t (*attention)(struct flow *flow, const struct sharpi_op *op, const struct sharpi_kv_layer *kv,
                          int32_t sinks, int32_t *out, struct sharpi_error *err);
+    /* The rows of a SHARPI_OP_ROW_GATHER come with the batch: gives its cell a place, PLACE_INPUT. NULL: a row node makes them. */
+    int32_t (*gather)(struct flow *flow, const struct sharpi_op *op, struct sharpi_error *err);
     /* All nodes of a mixture. */
     int32_t (*moe)(struct lowering *lowering, const struct sharpi_op *op, struct sharpi_error *err);
 };

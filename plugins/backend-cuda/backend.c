@@ -1,0 +1,110 @@
+/* The CUDA backend's plugin entry: its settings and its table. */
+#include "program.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+
+static const char *const config_keys[] = {"memory_limit", "graphs", "overlap", "cublas", NULL};
+
+static const struct sharpi_backend cuda_backend_table = {
+    .size = sizeof cuda_backend_table,
+    .name = "cuda",
+    .summary = "NVIDIA GPUs: repacked weights, tensor cores, decode steps as CUDA graphs",
+    .device_count = cuda_device_count,
+    .device_info = cuda_device_info,
+    .device_open = cuda_device_open,
+    .device_close = cuda_device_close,
+    .alloc = cuda_alloc,
+    .free = cuda_give,
+    .copy = cuda_copy,
+    .write = cuda_write,
+    .read = cuda_read,
+    .supports = cuda_supports,
+    .compile = cuda_compile,
+    .program_memory = cuda_program_memory,
+    .load = cuda_load,
+    .program_destroy = cuda_program_destroy,
+    .run = cuda_run,
+    .measure = cuda_measure,
+};
+
+/* "12 GiB", "12282MiB", "1073741824": 0 if it is none of these. */
+static uint64_t parse_bytes(const char *text)
+{
+    static const struct {
+        const char *name;
+        uint32_t shift;
+    } units[] = {{"", 0}, {"B", 0}, {"KiB", 10}, {"MiB", 20}, {"GiB", 30}, {"TiB", 40}};
+    char *end;
+    uint64_t n;
+    if (!isdigit((unsigned char)*text))
+        return 0;
+    errno = 0;
+    n = strtoull(text, &end, 10);
+    while (*end == ' ')
+        end++;
+    for (uint32_t i = 0; i < sizeof units / sizeof *units && !errno; i++) {
+        if (strcmp(end, units[i].name) == 0)
+            return n > UINT64_MAX >> units[i].shift ? 0 : n << units[i].shift;
+    }
+    return 0;
+}
+
+static int32_t read_limit(const char *value, uint64_t *limit, struct sharpi_error *err)
+{
+    if (value && !(*limit = parse_bytes(value)))
+        return sharpi_fail(err, SHARPI_EINVAL,
+                           "[backend-cuda] memory_limit = %s: must be a size such as 12GiB", value);
+    return SHARPI_OK;
+}
+
+static int32_t read_switch(const char *key, const char *value, uint32_t *on, struct sharpi_error *err)
+{
+    *on = 1;
+    if (!value || strcmp(value, "true") == 0)
+        return SHARPI_OK;
+    *on = 0;
+    if (strcmp(value, "false") == 0)
+        return SHARPI_OK;
+    return sharpi_fail(err, SHARPI_EINVAL, "[backend-cuda] %s = %s: must be true or false", key, value);
+}
+
+static int32_t init(const struct sharpi_host *host, const struct sharpi_config *config, void **ctx,
+                    struct sharpi_error *err)
+{
+    struct cuda_backend *backend = host->alloc(host, sizeof *backend, 0);
+    int32_t status;
+    if (!backend)
+        return sharpi_fail(err, SHARPI_ENOMEM, "no memory for the CUDA backend");
+    backend->host = host;
+    if ((status = read_limit(host->config_get(config, "memory_limit"), &backend->memory_limit, err)) ||
+        (status = read_switch("graphs", host->config_get(config, "graphs"), &backend->use_graphs, err)) ||
+        (status = read_switch("overlap", host->config_get(config, "overlap"), &backend->use_overlap, err)) ||
+        (status = read_switch("cublas", host->config_get(config, "cublas"), &backend->use_blas, err)) ||
+        (status = host->register_backend(host, &cuda_backend_table, backend, err))) {
+        host->free(host, backend);
+        return status;
+    }
+    *ctx = backend;
+    return SHARPI_OK;
+}
+
+static void fini(void *ctx)
+{
+    struct cuda_backend *backend = ctx;
+    backend->host->free(backend->host, backend);
+}
+
+static const struct sharpi_plugin plugin = {
+    SHARPI_PLUGIN_HEAD,
+    .name = "backend-cuda",
+    .version = "0.1.0",
+    .license = "MIT",
+    .summary = "runs models on NVIDIA GPUs",
+    .init = init,
+    .fini = fini,
+    .config_keys = config_keys,
+};
+
+SHARPI_PLUGIN_ENTRY(plugin)

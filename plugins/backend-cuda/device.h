@@ -1,0 +1,75 @@
+/* A GPU as a device: context, stream, memory.
+ *
+ * Invariants: used_bytes is the sum of all live blocks, rounded as the driver rounds them, and never exceeds memory_limit
+ * (when there is one). Every function that calls the runtime makes the device current first: threads come and go.
+ */
+#ifndef SHARPI_BACKEND_CUDA_DEVICE_H
+#define SHARPI_BACKEND_CUDA_DEVICE_H
+
+#include <cuda_runtime_api.h>
+
+#include <sharpi/plugin/backend.h>
+
+struct matmul_context;
+
+/* The plugin's own object, made by init. */
+struct cuda_backend {
+    const struct sharpi_host *host;
+    uint64_t memory_limit; /* of each device; 0: none */
+    uint32_t use_graphs;   /* decode steps are captured */
+    uint32_t use_overlap;  /* launches may begin before the one before them has ended, where the GPU can */
+    uint32_t use_blas;     /* libcublasLt is used where it can be loaded */
+};
+
+struct memory_block;
+
+struct sharpi_device {
+    const struct cuda_backend *backend;
+    const struct sharpi_host *host;
+    cudaStream_t stream;
+    struct matmul_context *matmul;
+    struct memory_block *blocks;
+    uint64_t memory_limit, used_bytes;
+    int32_t index;
+    uint32_t n_sms, compute_major;
+    int32_t overlap;    /* programmatic dependent launch */
+    uint32_t n_threads; /* of the host, for loading; 0: one per core, at most 8 */
+};
+
+/* ---- device.c */
+
+uint32_t cuda_device_count(void *ctx, struct sharpi_error *err);
+int32_t cuda_device_info(void *ctx, uint32_t index, struct sharpi_device_info *info,
+                         struct sharpi_error *err);
+int32_t cuda_device_open(void *ctx, uint32_t index, const struct sharpi_device_options *options,
+                         struct sharpi_device **out, struct sharpi_error *err);
+void cuda_device_close(struct sharpi_device *device);
+
+/* Fails with what the runtime says about `error` and forgets it; SHARPI_ENOMEM if it is memory that ran out. */
+int32_t cuda_fail(struct sharpi_error *err, int error, const char *what);
+
+/* ---- memory.c */
+
+/* Blocks of device memory come in multiples of this. */
+#define CUDA_MEMORY_UNIT (UINT64_C(2) << 20)
+
+/* Bytes that a block of n_bytes really takes; what plans must count. */
+uint64_t cuda_rounded(uint64_t n_bytes);
+/* Device memory, not zeroed; `what` names it in errors. 0 bytes give NULL and SHARPI_OK. */
+int32_t cuda_take(struct sharpi_device *device, uint64_t n_bytes, const char *what, void **out,
+                  struct sharpi_error *err);
+void cuda_give(struct sharpi_device *device, void *memory);
+
+int32_t cuda_alloc(struct sharpi_device *device, uint64_t n_bytes, void **out, struct sharpi_error *err);
+int32_t cuda_copy(struct sharpi_device *device, void *dst, uint64_t dst_offset, const void *src,
+                  uint64_t src_offset, uint64_t n_bytes, struct sharpi_error *err);
+int32_t cuda_write(struct sharpi_device *device, void *dst, uint64_t dst_offset, const void *host_src,
+                   uint64_t n_bytes, struct sharpi_error *err);
+int32_t cuda_read(struct sharpi_device *device, void *host_dst, const void *src, uint64_t src_offset,
+                  uint64_t n_bytes, struct sharpi_error *err);
+
+/* ---- measure.c */
+
+int32_t cuda_measure(struct sharpi_device *device, struct sharpi_rates *rates, struct sharpi_error *err);
+
+#endif

@@ -1,0 +1,238 @@
+/* Where everything lies: one block of weight memory (matrices, then vectors and rope frequencies) and one of scratch (cells,
+ * workspaces, inputs). Exact: load allocates these two blocks and nothing else.
+ */
+#include "program.h"
+
+/* Gives out `n_bytes` at a multiple of 256, as matrices and vector loads want it. */
+static int32_t give_out(uint64_t *end, uint64_t n_bytes, uint64_t *offset, struct sharpi_error *err)
+{
+    *offset = *end;
+    if (n_bytes > UINT64_MAX / 8 || *end > UINT64_MAX / 8)
+        return sharpi_fail(err, SHARPI_EINVAL, "the model adds up to more than any memory");
+    *end += (n_bytes + 255) / 256 * 256;
+    return SHARPI_OK;
+}
+
+static int32_t lay_out_weights(struct sharpi_program *program, struct sharpi_error *err)
+{
+    uint64_t end = 0;
+    int32_t status = SHARPI_OK;
+    for (uint32_t i = 0; i < program->n_weights && !status; i++)
+        status = give_out(&end, program->weights[i].n_bytes, &program->weights[i].offset, err);
+    program->vector_offset = end;
+    if (!status)
+        status = vectors_lay_out(&program->flow, &end, err);
+    program->weight_bytes = end;
+    return status;
+}
+
+/* The largest scratch of any attention, for decode and for prompts. */
+static uint64_t attention_bytes(const struct sharpi_program *program)
+{
+    const struct sharpi_compile *request = &program->flow.request;
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < program->n_attentions; i++) {
+        struct sharpi_kv_cuda_args args = program->attentions[i].args;
+        uint64_t bytes;
+        args.max_tokens = request->max_tokens;
+        args.max_seqs = request->max_seqs;
+        args.max_length = program->max_length;
+        args.max_seq_tokens = request->max_tokens;
+        bytes = program->attentions[i].kernels->scratch_bytes(&args);
+        most = bytes > most ? bytes : most;
+        args.max_tokens = request->max_seqs < request->max_tokens ? request->max_seqs : request->max_tokens;
+        args.max_seq_tokens = 1;
+        bytes = program->attentions[i].kernels->scratch_bytes(&args);
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
+static uint64_t matmul_bytes(const struct sharpi_program *program)
+{
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < program->n_weights; i++) {
+        const struct weight *w = &program->weights[i];
+        uint64_t rows = program->flow.request.max_tokens, bytes;
+        if (w->matrix.n_stack > 1)
+            rows *= MOE_MAX_USED;
+        bytes = matmul_workspace_bytes(program->device->matmul, &w->matrix, (uint32_t)rows);
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
+/* Memory that all mixtures share, from *end on. */
+static int32_t lay_out_moe(struct sharpi_program *program, uint64_t *end, struct sharpi_error *err)
+{
+    struct layout *l = &program->layout;
+    uint64_t pairs = 0, experts = 0, workspace = 0, few;
+    int32_t status;
+    for (uint32_t i = 0; i < program->n_mixtures; i++) {
+        const struct sharpi_moe_attr *attr = program->mixtures[i].attr;
+        uint64_t n = (uint64_t)program->flow.request.max_tokens * attr->n_used;
+        uint64_t bytes = moe_workspace_bytes(attr->n_experts, program->flow.request.max_tokens);
+        pairs = n > pairs ? n : pairs;
+        experts = attr->n_experts > experts ? attr->n_experts : experts;
+        workspace = bytes > workspace ? bytes : workspace;
+    }
+    if (!pairs)
+        return SHARPI_OK;
+    few = (uint64_t)MATMUL_GEMV_ROWS * MOE_MAX_USED;
+    if ((status = give_out(end, pairs * 4, &l->moe_experts, err)) ||
+        (status = give_out(end, pairs * 4, &l->moe_weights, err)) ||
+        (status = give_out(end, pairs * 4, &l->moe_slots, err)) ||
+        (status = give_out(end, pairs * 4, &l->moe_source, err)) ||
+        (status = give_out(end, (experts + 1) * 4, &l->moe_starts, err)) ||
+        (status = give_out(end, few * 4, &l->moe_iota, err)))
+        return status;
+    l->moe_bytes = workspace;
+    return give_out(end, workspace, &l->moe_workspace, err);
+}
+
+/* The inputs: [head, tokens, positions, seqs_of, logit_rows, seqs, gathered rows], offsets from their beginning. */
+static int32_t lay_out_inputs(struct sharpi_program *program, struct sharpi_error *err)
+{
+    const struct sharpi_compile *request = &program->flow.request;
+    struct layout *l = &program->layout;
+    uint64_t end = 0;
+    int32_t status;
+    if ((status = give_out(&end, sizeof(struct step_head), &l->step, err)) ||
+        (status = give_out(&end, request->max_tokens * UINT64_C(4), &l->tokens, err)) ||
+        (status = give_out(&end, request->max_tokens * UINT64_C(4), &l->positions, err)) ||
+        (status = give_out(&end, request->max_tokens * UINT64_C(4), &l->seqs_of, err)) ||
+        (status = give_out(&end, request->max_logits * UINT64_C(4), &l->logit_rows, err)) ||
+        (status = give_out(&end, request->max_seqs * sizeof(struct sharpi_batch_seq), &l->seqs, err)) ||
+        (status = give_out(&end, request->max_tokens * l->gather_stride, &l->gathers, err)))
+        return status;
+    l->input_bytes = end;
+    return SHARPI_OK;
+}
+
+/* Page tables, one after the other: [max_seqs, page_stride]. */
+static int32_t lay_out_pages(struct sharpi_program *program, struct sharpi_error *err)
+{
+    struct layout *l = &program->layout;
+    uint64_t end = 0;
+    int32_t status = SHARPI_OK;
+    for (uint32_t i = 0; i < program->flow.n_kv_layers; i++) {
+        const struct sharpi_kv_layer *kv = &program->flow.kv_layers[i];
+        if (kv->class_index < program->n_classes)
+            l->page_stride[kv->class_index] = kv->ring / SHARPI_KV_PAGE;
+    }
+    for (uint32_t c = 0; c < program->n_classes && !status; c++)
+        status = give_out(&end, (uint64_t)program->flow.request.max_seqs * l->page_stride[c] * 4,
+                          &l->class_pages[c], err);
+    l->page_bytes = end;
+    return status;
+}
+
+int32_t program_lay_out(struct sharpi_program *program, struct sharpi_error *err)
+{
+    const struct sharpi_compile *request = &program->flow.request;
+    struct layout *l = &program->layout;
+    uint64_t end = 0, rows = request->max_logits < LOGITS_ROWS ? request->max_logits : LOGITS_ROWS;
+    int32_t status;
+    l->attention_bytes = attention_bytes(program);
+    l->matmul_bytes = matmul_bytes(program);
+    if ((status = lay_out_weights(program, err)) || (status = lay_out_inputs(program, err)) ||
+        (status = lay_out_pages(program, err)) ||
+        (status = give_out(&end, program->flow.arena_bytes, &l->arena, err)) ||
+        (status = give_out(&end, l->attention_bytes, &l->attention, err)) ||
+        (status = give_out(&end, l->matmul_bytes, &l->matmul, err)) ||
+        (status = give_out(&end, l->input_bytes, &l->inputs, err)) ||
+        (status = give_out(&end, l->page_bytes, &l->pages, err)) ||
+        (status = give_out(&end, request->max_tokens * program->embedding_width * 4, &l->embeddings, err)) ||
+        (status = give_out(&end, program->flow.n_vocab ? rows * round64(program->flow.n_vocab * 4) : 0,
+                           &l->logits, err)) ||
+        (status = give_out(&end, (LOGITS_ROWS + 1) * 4, &l->counts, err)) ||
+        (status = lay_out_moe(program, &end, err)))
+        return status;
+    l->n_bytes = end > upload_bytes(program) ? end : upload_bytes(program);
+    return SHARPI_OK;
+}
+
+/* ---- Addresses */
+
+static void point_cells(struct sharpi_program *program)
+{
+    const struct layout *l = &program->layout;
+    struct flow *flow = &program->flow;
+    for (uint32_t i = 0; i < program->n_gathers; i++) {
+        struct cell *cell = &flow->cells[program->gathers[i].op->out];
+        cell->offset = l->inputs + l->gathers + program->gathers[i].column_bytes;
+        cell->stride = l->gather_stride;
+    }
+    for (uint32_t i = 0; i < flow->n_cells; i++) {
+        struct cell *cell = &flow->cells[i];
+        const struct cell *root = &flow->cells[cell->parent];
+        uint64_t column = (uint64_t)cell->column * sizeof(float);
+        if (cell->place == PLACE_ARENA)
+            cell->base = program->scratch + l->arena + cell->offset;
+        else if (cell->place == PLACE_INPUT)
+            cell->base = program->scratch + root->offset + column;
+        else if (cell->place == PLACE_LOGITS)
+            cell->base = program->scratch + l->logits;
+        if (cell->place == PLACE_INPUT)
+            cell->stride = root->stride;
+    }
+}
+
+static void point_mixture(struct sharpi_program *program, struct mixture *m)
+{
+    m->gate = program->weights[m->gate_weight].matrix;
+    m->up = program->weights[m->up_weight].matrix;
+    m->down = program->weights[m->down_weight].matrix;
+    if (m->gate_weight == m->up_weight) {
+        m->up = matrix_rows(&m->up, m->attr->n_ff, m->attr->n_ff);
+        m->gate = matrix_rows(&m->gate, 0, m->attr->n_ff);
+    }
+}
+
+static const float *cell_floats(const struct sharpi_program *program, int32_t cell)
+{
+    return cell >= 0 ? (const float *)(const void *)program->flow.cells[cell].base : NULL;
+}
+
+static uint64_t cell_stride(const struct sharpi_program *program, int32_t cell)
+{
+    return cell >= 0 ? program->flow.cells[cell].stride / sizeof(float) : 0;
+}
+
+static void point_attention(const struct sharpi_program *program, struct attention *a)
+{
+    const struct sharpi_kv_layer *kv = &program->flow.kv_layers[a->kv_layer];
+    const struct layout *l = &program->layout;
+    uint8_t *inputs = program->scratch + l->inputs;
+    a->args.page_stride = l->page_stride[kv->class_index];
+    a->args.pages =
+        (const int32_t *)(const void *)(program->scratch + l->pages + l->class_pages[kv->class_index]);
+    a->args.k_cache = kv->k;
+    a->args.v_cache = kv->v;
+    a->args.step = (const struct sharpi_cuda_step *)(const void *)(inputs + l->step);
+    a->args.seqs = (const struct sharpi_batch_seq *)(const void *)(inputs + l->seqs);
+    a->args.seqs_of = (const int32_t *)(const void *)(inputs + l->seqs_of);
+    a->args.q = cell_floats(program, a->q);
+    a->args.k = cell_floats(program, a->k);
+    a->args.v = cell_floats(program, a->v);
+    a->args.sinks = a->sinks >= 0 ? program->flow.vectors[a->sinks].data : NULL;
+    a->args.out = (float *)(uintptr_t)cell_floats(program, a->out);
+    a->args.q_stride = cell_stride(program, a->q);
+    a->args.k_stride = cell_stride(program, a->k);
+    a->args.v_stride = cell_stride(program, a->v);
+    a->args.out_stride = cell_stride(program, a->out);
+    a->args.max_length = program->max_length;
+    a->args.scratch = program->scratch + l->attention;
+}
+
+void program_point(struct sharpi_program *program)
+{
+    point_cells(program);
+    for (uint32_t i = 0; i < program->n_weights; i++)
+        program->weights[i].matrix.data = program->weight_memory + program->weights[i].offset;
+    vectors_point(&program->flow, program->weight_memory);
+    for (uint32_t i = 0; i < program->n_mixtures; i++)
+        point_mixture(program, &program->mixtures[i]);
+    for (uint32_t i = 0; i < program->n_attentions; i++)
+        point_attention(program, &program->attentions[i]);
+}

@@ -1,0 +1,177 @@
+/* Loading: takes the two blocks of device memory that compile counted and the pinned buffers, sends weights, makes the launches.
+ *
+ * Invariant: on failure nothing is held and the program can be loaded again.
+ */
+#include "program.h"
+
+static int32_t take_pinned(uint64_t n_bytes, void *out, struct sharpi_error *err)
+{
+    void *memory = NULL;
+    cudaError_t error = n_bytes ? cudaMallocHost(&memory, n_bytes) : cudaSuccess;
+    if (error) {
+        cudaGetLastError();
+        return sharpi_fail(err, SHARPI_ENOMEM, "no pinned host memory for steps: %llu bytes wanted (%s)",
+                           (unsigned long long)n_bytes, cudaGetErrorString(error));
+    }
+    if (memory)
+        memset(memory, 0, n_bytes);
+    memcpy(out, &memory, sizeof memory);
+    return SHARPI_OK;
+}
+
+static void give_pinned(void *memory)
+{
+    if (memory)
+        cudaFreeHost(memory);
+}
+
+/* One buffer per value. */
+static int32_t take_values(const struct sharpi_program *program, const int32_t *values, uint32_t n,
+                           float ***out, struct sharpi_error *err)
+{
+    int32_t status = SHARPI_OK;
+    *out = flow_alloc(&program->flow, n, sizeof **out, err);
+    if (!*out)
+        return SHARPI_ENOMEM;
+    for (uint32_t i = 0; i < n && !status; i++) {
+        const struct cell *cell = &program->flow.cells[values[i]];
+        status =
+            take_pinned(flow_rows(&program->flow, cell->rows) * cell->width * sizeof(float), &(*out)[i], err);
+    }
+    return status;
+}
+
+static void give_values(const struct sharpi_program *program, float ***values, uint32_t n)
+{
+    for (uint32_t i = 0; *values && i < n; i++)
+        give_pinned((*values)[i]);
+    if (*values)
+        program->device->host->free(program->device->host, *values);
+    *values = NULL;
+}
+
+static int32_t take_buffers(struct sharpi_program *program, struct sharpi_error *err)
+{
+    const struct sharpi_compile *request = &program->flow.request;
+    const struct layout *l = &program->layout;
+    uint64_t rows = request->max_logits < LOGITS_ROWS ? request->max_logits : LOGITS_ROWS;
+    int32_t status;
+    if ((status = take_pinned(l->input_bytes, &program->host_inputs, err)) ||
+        (status = take_pinned(l->page_bytes, &program->host_pages, err)) ||
+        (status = take_pinned(program->flow.n_vocab * rows * sizeof(float), &program->host_logits, err)) ||
+        (status =
+             take_values(program, request->carry_in, request->n_carry_in, &program->host_carry_in, err)) ||
+        (status =
+             take_values(program, request->carry_out, request->n_carry_out, &program->host_carry_out, err)))
+        return status;
+    return take_values(program, request->taps, request->n_taps, &program->host_taps, err);
+}
+
+static void free_graphs(struct sharpi_program *program)
+{
+    for (uint32_t b = 0; b < N_BUCKETS; b++) {
+        for (uint32_t k = 0; k < 2; k++) {
+            if (program->graphs[b][k].exec)
+                cudaGraphExecDestroy(program->graphs[b][k].exec);
+            program->graphs[b][k] = (struct graph_slot){0};
+        }
+    }
+}
+
+void program_unload(struct sharpi_program *program)
+{
+    const struct sharpi_compile *request = &program->flow.request;
+    if (!program->scratch && !program->weight_memory)
+        return;
+    cudaSetDevice(program->device->index);
+    cudaStreamSynchronize(program->device->stream);
+    free_graphs(program);
+    give_values(program, &program->host_carry_in, request->n_carry_in);
+    give_values(program, &program->host_carry_out, request->n_carry_out);
+    give_values(program, &program->host_taps, request->n_taps);
+    give_pinned(program->host_inputs);
+    give_pinned(program->host_pages);
+    give_pinned(program->host_logits);
+    program->host_inputs = program->host_pages = NULL;
+    program->host_logits = NULL;
+    cuda_give(program->device, program->weight_memory);
+    cuda_give(program->device, program->scratch);
+    program->weight_memory = program->scratch = NULL;
+    program->loaded = 0;
+}
+
+/* Vectors and rope frequencies, through a host copy. */
+static int32_t load_vectors(struct sharpi_program *program, struct sharpi_error *err)
+{
+    uint64_t n_bytes = program->weight_bytes - program->vector_offset;
+    uint8_t *memory;
+    int32_t status;
+    if (!n_bytes)
+        return SHARPI_OK;
+    memory = flow_alloc(&program->flow, n_bytes, 1, err);
+    if (!memory)
+        return SHARPI_ENOMEM;
+    vectors_fill(&program->flow, memory, program->vector_offset);
+    status =
+        cuda_write(program->device, program->weight_memory, program->vector_offset, memory, n_bytes, err);
+    program->device->host->free(program->device->host, memory);
+    return status;
+}
+
+/* Scratch is zeroed once, as the products want their workspace; the small tables of numbers are written. */
+static int32_t load_scratch(struct sharpi_program *program, struct sharpi_error *err)
+{
+    const struct layout *l = &program->layout;
+    int32_t counts[LOGITS_ROWS + 1], iota[MATMUL_GEMV_ROWS * MOE_MAX_USED], status;
+    cudaError_t error =
+        cudaMemsetAsync(program->scratch, 0, cuda_rounded(l->n_bytes), program->device->stream);
+    if (error)
+        return cuda_fail(err, (int)error, "clearing the activations");
+    for (uint32_t i = 0; i <= LOGITS_ROWS; i++)
+        counts[i] = (int32_t)i;
+    for (uint32_t i = 0; i < MATMUL_GEMV_ROWS * MOE_MAX_USED; i++)
+        iota[i] = (int32_t)i;
+    status = cuda_write(program->device, program->scratch, l->counts, counts, sizeof counts, err);
+    if (!status && program->n_mixtures)
+        status = cuda_write(program->device, program->scratch, l->moe_iota, iota, sizeof iota, err);
+    return status;
+}
+
+static int32_t load_all(struct sharpi_program *program, sharpi_progress_fn *progress, void *user,
+                        struct sharpi_error *err)
+{
+    int32_t status;
+    program_point(program);
+    if ((status = take_buffers(program, err)) || (status = upload_weights(program, progress, user, err)) ||
+        (status = load_vectors(program, err)) || (status = load_scratch(program, err)))
+        return status;
+    return launches_make(program, err);
+}
+
+int32_t cuda_load(struct sharpi_program *program, const struct sharpi_kv_layer *kv_layers,
+                  sharpi_progress_fn *progress, void *user, struct sharpi_error *err)
+{
+    void *weights = NULL, *scratch = NULL;
+    int32_t status;
+    if (program->loaded)
+        return sharpi_fail(err, SHARPI_EBUG, "the program is loaded already");
+    cudaSetDevice(program->device->index);
+    if ((status = flow_check_data(&program->flow, err)) ||
+        (status = cuda_take(program->device, program->weight_bytes, "the weights", &weights, err)))
+        return status;
+    program->weight_memory = weights;
+    status = cuda_take(program->device, program->layout.n_bytes, "activations", &scratch, err);
+    program->scratch = scratch;
+    for (uint32_t i = 0; i < program->flow.n_kv_layers && kv_layers; i++) {
+        program->flow.kv_layers[i].k = kv_layers[i].k;
+        program->flow.kv_layers[i].v = kv_layers[i].v;
+    }
+    if (!status)
+        status = load_all(program, progress, user, err);
+    if (status) {
+        program_unload(program);
+        return status;
+    }
+    program->loaded = 1;
+    return SHARPI_OK;
+}

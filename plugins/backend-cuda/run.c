@@ -1,0 +1,358 @@
+/* One step of the engine: checks and stages the batch, then launches everything on the device's stream or replays a graph.
+ *
+ * Graphs are made for decode steps (every sequence has one token) of up to GRAPH_ROWS tokens, one for each power of two, with
+ * and without logits, when such a step comes for the second time. Replayed or not, the launches are the same.
+ */
+#include "program.h"
+
+static const int32_t *step_count(const struct sharpi_program *program, int32_t rows)
+{
+    const struct step_head *head =
+        (const struct step_head *)(const void *)(program->scratch + program->layout.inputs +
+                                                 program->layout.step);
+    return (const int32_t *)(rows == SHARPI_ROWS_SELECTED ? &head->step.n_logits : &head->step.n_tokens);
+}
+
+struct rows_batch run_rows_batch(const struct sharpi_program *program)
+{
+    const struct layout *l = &program->layout;
+    const uint8_t *inputs = program->scratch + l->inputs;
+    struct rows_batch batch = {
+        .n_rows = {step_count(program, SHARPI_ROWS_TOKENS), step_count(program, SHARPI_ROWS_SELECTED)},
+        .tokens = (const int32_t *)(const void *)(inputs + l->tokens),
+        .positions = (const int32_t *)(const void *)(inputs + l->positions),
+        .logit_rows = (const int32_t *)(const void *)(inputs + l->logit_rows)};
+    return batch;
+}
+
+static uint32_t rows_of(const struct run *run, int32_t rows)
+{
+    return rows == SHARPI_ROWS_SELECTED ? run->n_logits : run->n_tokens;
+}
+
+/* ---- Launches */
+
+/* Whether the product does its glu at this number of rows. */
+static int32_t does_glu(const struct run *run, const struct launch *launch)
+{
+    const struct matmul_args *product = &launch->product;
+    return launch->glu &&
+           matmul_can_glu(product->ctx, product->part[0].w, product->part[1].w, rows_of(run, launch->rows));
+}
+
+static int launch_product(const struct run *run, const struct launch *launch)
+{
+    struct matmul_args args = launch->product;
+    args.n_rows = rows_of(run, launch->rows);
+    args.n_rows_dev = step_count(run->program, launch->rows);
+    args.stream = run->stream;
+    if (does_glu(run, launch)) {
+        args.glu = launch->glu;
+        args.glu_clamp = launch->glu_clamp;
+    }
+    return matmul_launch(&args);
+}
+
+static int launch_rows(const struct run *run, const struct launch *launch)
+{
+    const struct sharpi_program *program = run->program;
+    struct rows_batch batch = run_rows_batch(program);
+    uint32_t variant = VARIANT_PLAIN;
+    if (launch->glu_launch >= 0 && does_glu(run, &program->launches[launch->glu_launch]))
+        variant |= VARIANT_GLU_DONE;
+    if (!experts_sorted(run->n_tokens))
+        variant |= VARIANT_UNSORTED & launch->variants;
+    if (!launch->steps[variant])
+        return 0;
+    return rows_step_launch(launch->steps[variant], &batch, rows_of(run, launch->rows),
+                            program->device->n_sms, program->device->overlap, run->stream);
+}
+
+static int launch_lookup(const struct run *run, const struct launch *launch)
+{
+    const struct sharpi_program *program = run->program;
+    if (run->batch->embeddings)
+        return 0;
+    return matrix_gather_launch(&program->weights[launch->index].matrix, run_rows_batch(program).tokens, 0,
+                                run->n_tokens, step_count(program, SHARPI_ROWS_TOKENS), launch->scale,
+                                (float *)(void *)(program->scratch + program->layout.embeddings),
+                                program->embedding_width, run->stream);
+}
+
+static int launch_attention(const struct run *run, const struct launch *launch)
+{
+    const struct attention *a = &run->program->attentions[launch->index];
+    struct sharpi_kv_cuda_args args = a->args;
+    args.max_tokens = run->n_tokens;
+    args.max_seqs = run->n_seqs;
+    args.max_seq_tokens = run->max_seq_tokens;
+    return a->kernels->attention(&args, run->stream);
+}
+
+static int launch_copy(const struct run *run, const struct launch *launch)
+{
+    const struct sharpi_program *program = run->program;
+    const struct cell *cell = &program->flow.cells[launch->cell];
+    uint64_t bytes = cell->width * sizeof(float);
+    float *host = launch->kind == LAUNCH_COPY_IN ? program->host_carry_in[launch->index]
+                  : launch->is_tap               ? program->host_taps[launch->index]
+                                                 : program->host_carry_out[launch->index];
+    if (launch->kind == LAUNCH_COPY_IN)
+        return (int)cudaMemcpy2DAsync(cell->base, cell->stride, host, bytes, bytes, rows_of(run, cell->rows),
+                                      cudaMemcpyHostToDevice, run->stream);
+    return (int)cudaMemcpy2DAsync(host, bytes, cell->base, cell->stride, bytes, rows_of(run, cell->rows),
+                                  cudaMemcpyDeviceToHost, run->stream);
+}
+
+/* Rows [first, first + n) of the logits, n <= LOGITS_ROWS, into the device's buffer; `count`: how many truly. */
+static int launch_logits(const struct run *run, const struct launch *launch, uint32_t first, uint32_t n,
+                         const int32_t *count)
+{
+    const struct sharpi_program *program = run->program;
+    struct matmul_args args = launch->product;
+    int error;
+    for (uint32_t f = 0; f < ACT_COUNT; f++) {
+        if (args.act[f])
+            args.act[f] = (const uint8_t *)args.act[f] + first * args.act_stride[f];
+    }
+    args.n_rows = n;
+    args.n_rows_dev = count;
+    args.stream = run->stream;
+    error = matmul_launch(&args);
+    if (!error && launch->steps[0]) {
+        struct rows_batch batch = run_rows_batch(program);
+        batch.n_rows[SHARPI_ROWS_SELECTED] = count;
+        error = rows_step_launch(launch->steps[0], &batch, n, program->device->n_sms,
+                                 program->device->overlap, run->stream);
+    }
+    return error;
+}
+
+static int copy_logits(const struct run *run, uint32_t n)
+{
+    const struct flow *flow = &run->program->flow;
+    const struct cell *cell = &flow->cells[flow->logits_cell];
+    uint64_t bytes = flow->n_vocab * sizeof(float);
+    return (int)cudaMemcpy2DAsync(run->program->host_logits, bytes, cell->base, cell->stride, bytes, n,
+                                  cudaMemcpyDeviceToHost, run->stream);
+}
+
+static int enqueue(const struct run *run, const struct launch *launch)
+{
+    if (rows_of(run, launch->rows) == 0)
+        return 0;
+    switch (launch->kind) {
+    case LAUNCH_ROWS:
+        return launch_rows(run, launch);
+    case LAUNCH_LOOKUP:
+        return launch_lookup(run, launch);
+    case LAUNCH_MATMUL:
+        return launch_product(run, launch);
+    case LAUNCH_ATTENTION:
+        return launch_attention(run, launch);
+    case LAUNCH_ROUTE:
+        return run_route(run, launch);
+    case LAUNCH_EXPERTS:
+        return run_experts(run, launch);
+    case LAUNCH_LOGITS:
+        return run->is_captured ? launch_logits(run, launch, 0, run->n_logits,
+                                                step_count(run->program, SHARPI_ROWS_SELECTED))
+                                : 0; /* in pieces, afterwards */
+    default:                         /* LAUNCH_COPY_IN, LAUNCH_COPY_OUT */
+        return launch_copy(run, launch);
+    }
+}
+
+static int32_t fail_at(const struct sharpi_program *program, const struct launch *launch, int error,
+                       struct sharpi_error *err)
+{
+    char what[96];
+    if (launch->layer >= 0 && (uint32_t)launch->layer < program->flow.request.graph->n_layers)
+        snprintf(what, sizeof what, "layer %d: %s", launch->layer, launch->what);
+    else
+        snprintf(what, sizeof what, "%s", launch->what);
+    return cuda_fail(err, error, what);
+}
+
+static int32_t enqueue_all(const struct run *run, struct sharpi_error *err)
+{
+    struct sharpi_program *program = run->program;
+    const struct layout *l = &program->layout;
+    uint64_t bytes = l->gathers + run->n_tokens * l->gather_stride;
+    cudaError_t error = cudaMemcpyAsync(program->scratch + l->inputs, program->host_inputs, bytes,
+                                        cudaMemcpyHostToDevice, run->stream);
+    if (error)
+        return cuda_fail(err, (int)error, "sending the batch");
+    for (uint32_t i = 0; i < program->n_launches; i++) {
+        int failed = enqueue(run, &program->launches[i]);
+        if (failed)
+            return fail_at(program, &program->launches[i], failed, err);
+    }
+    if (run->is_captured && run->n_logits && program->flow.n_vocab && copy_logits(run, run->n_logits))
+        return cuda_fail(err, (int)cudaPeekAtLastError(), "copying the logits");
+    return SHARPI_OK;
+}
+
+/* ---- Graphs */
+
+static uint32_t bucket_of(uint32_t n)
+{
+    uint32_t b = 0;
+    while (1u << b < n)
+        b++;
+    return b;
+}
+
+/* The graph that this batch can be replayed with; NULL: none, launch it. */
+static struct graph_slot *find_slot(struct sharpi_program *program, const struct sharpi_batch *batch,
+                                    struct run *bounds)
+{
+    const struct sharpi_compile *request = &program->flow.request;
+    uint32_t bucket;
+    if (!program->device->backend->use_graphs || batch->n_tokens != batch->n_seqs || batch->embeddings ||
+        batch->n_tokens > GRAPH_ROWS || (batch->n_logits && batch->n_logits != batch->n_tokens))
+        return NULL;
+    bucket = bucket_of(batch->n_tokens);
+    if (1u << bucket > request->max_tokens || 1u << bucket > request->max_seqs ||
+        (batch->n_logits && 1u << bucket > request->max_logits))
+        return NULL;
+    bounds->n_tokens = bounds->n_seqs = 1u << bucket;
+    bounds->n_logits = batch->n_logits ? 1u << bucket : 0;
+    bounds->max_seq_tokens = 1;
+    return &program->graphs[bucket][batch->n_logits > 0];
+}
+
+static int32_t capture(const struct run *run, struct graph_slot *slot, struct sharpi_error *err)
+{
+    cudaGraph_t graph = NULL;
+    cudaError_t error = cudaStreamBeginCapture(run->stream, cudaStreamCaptureModeThreadLocal), ended;
+    int32_t status;
+    if (error)
+        return cuda_fail(err, (int)error, "beginning to capture a step");
+    status = enqueue_all(run, err);
+    ended = cudaStreamEndCapture(run->stream, &graph);
+    if (!status && ended)
+        status = cuda_fail(err, (int)ended, "capturing a step");
+    if (!status && (error = cudaGraphInstantiate(&slot->exec, graph, 0)))
+        status = cuda_fail(err, (int)error, "making a graph of a step");
+    if (graph)
+        cudaGraphDestroy(graph);
+    return status;
+}
+
+/* ---- Results */
+
+static int32_t wait(const struct run *run, struct sharpi_error *err)
+{
+    cudaError_t error = cudaStreamSynchronize(run->stream);
+    return error ? cuda_fail(err, (int)error, "a step") : SHARPI_OK;
+}
+
+/* Logits of steps that are not captured: piece by piece through the device's buffer. */
+static int32_t run_logits(const struct run *run, const struct sharpi_run_io *io, struct sharpi_error *err)
+{
+    const struct sharpi_program *program = run->program;
+    const struct launch *launch = NULL;
+    const uint64_t n_vocab = program->flow.n_vocab;
+    for (uint32_t i = 0; i < program->n_launches; i++)
+        launch = program->launches[i].kind == LAUNCH_LOGITS ? &program->launches[i] : launch;
+    for (uint32_t first = 0; launch && first < run->n_logits; first += LOGITS_ROWS) {
+        uint32_t n = run->n_logits - first < LOGITS_ROWS ? run->n_logits - first : LOGITS_ROWS;
+        const int32_t *count = (const int32_t *)(const void *)(program->scratch + program->layout.counts) + n;
+        int error = launch_logits(run, launch, first, n, count);
+        int32_t status;
+        if (!error)
+            error = copy_logits(run, n);
+        if (error)
+            return fail_at(program, launch, error, err);
+        if ((status = wait(run, err)))
+            return status;
+        memcpy(io->logits + first * n_vocab, program->host_logits, n * n_vocab * sizeof(float));
+    }
+    return SHARPI_OK;
+}
+
+static void copy_values(const struct run *run, const int32_t *values, uint32_t n, float *const *from,
+                        float *const *to)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        const struct cell *cell = &run->program->flow.cells[values[i]];
+        uint64_t rows = cell->rows == SHARPI_ROWS_SELECTED ? run->batch->n_logits : run->batch->n_tokens;
+        memcpy(to[i], from[i], rows * cell->width * sizeof(float));
+    }
+}
+
+static void copy_results(const struct run *run, const struct sharpi_run_io *io)
+{
+    const struct sharpi_compile *request = &run->program->flow.request;
+    copy_values(run, request->carry_out, request->n_carry_out, run->program->host_carry_out, io->carry_out);
+    copy_values(run, request->taps, request->n_taps, run->program->host_taps, io->taps);
+    if (run->is_captured && run->batch->n_logits && run->program->flow.n_vocab)
+        memcpy(io->logits, run->program->host_logits,
+               run->batch->n_logits * run->program->flow.n_vocab * sizeof(float));
+}
+
+/* ---- Steps */
+
+static int32_t run_graph(struct run *run, struct graph_slot *slot, struct sharpi_error *err)
+{
+    int32_t status = SHARPI_OK;
+    cudaError_t error;
+    run->is_captured = 1;
+    if (!slot->exec)
+        status = capture(run, slot, err);
+    if (status)
+        return status;
+    error = cudaGraphLaunch(slot->exec, run->stream);
+    return error ? cuda_fail(err, (int)error, "replaying a step") : wait(run, err);
+}
+
+static int32_t run_plain(struct run *run, const struct sharpi_run_io *io, struct sharpi_error *err)
+{
+    int32_t status = enqueue_all(run, err);
+    if (!status && run->n_logits && run->program->flow.n_vocab)
+        status = run_logits(run, io, err);
+    return status ? status : wait(run, err);
+}
+
+/* Bounds that are the batch's own numbers. */
+static struct run exact_run(struct sharpi_program *program, const struct sharpi_batch *batch)
+{
+    struct run run = {.program = program,
+                      .batch = batch,
+                      .n_tokens = batch->n_tokens,
+                      .n_logits = batch->n_logits,
+                      .n_seqs = batch->n_seqs,
+                      .stream = program->device->stream};
+    for (uint32_t s = 0; s < batch->n_seqs; s++) {
+        if (batch->seqs[s].n_tokens > run.max_seq_tokens)
+            run.max_seq_tokens = batch->seqs[s].n_tokens;
+    }
+    return run;
+}
+
+int32_t cuda_run(struct sharpi_program *program, const struct sharpi_batch *batch,
+                 const struct sharpi_run_io *io, struct sharpi_error *err)
+{
+    struct run run, bounds;
+    struct graph_slot *slot;
+    int32_t status;
+    if (!program->loaded)
+        return sharpi_fail(err, SHARPI_EBUG, "the program is not loaded");
+    if ((status = batch_check(&program->flow, batch, io, err)))
+        return status;
+    cudaSetDevice(program->device->index);
+    run = bounds = exact_run(program, batch);
+    slot = find_slot(program, batch, &bounds);
+    if ((status = batch_stage(program, batch, io, err)))
+        return status;
+    if (slot && slot->uses++) {
+        run = bounds;
+        status = run_graph(&run, slot, err);
+    } else {
+        status = run_plain(&run, io, err);
+    }
+    if (!status)
+        copy_results(&run, io);
+    return status;
+}
