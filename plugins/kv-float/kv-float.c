@@ -6,6 +6,9 @@
 
 #include "half.h"
 #include "kv-float.h"
+#ifdef HAVE_CUDA
+#include "float-cuda.h"
+#endif
 
 /* Numbers of the kernel tables below. */
 enum { LEVEL_SCALAR, LEVEL_AVX2, LEVEL_AVX512, LEVEL_COUNT };
@@ -14,6 +17,7 @@ enum { LEVEL_SCALAR, LEVEL_AVX2, LEVEL_AVX512, LEVEL_COUNT };
 struct format {
     uint32_t elem_bytes;
     const struct sharpi_kv_cpu *cpu[LEVEL_COUNT]; /* NULL: not compiled */
+    const void *cuda;                             /* struct sharpi_kv_cuda, likewise */
 };
 
 static uint64_t float_row_bytes(void *ctx, uint64_t n)
@@ -37,6 +41,8 @@ static const void *float_kernels(void *ctx, const char *backend, const char *var
     const struct format *format = ctx;
     uint32_t level = LEVEL_SCALAR;
 
+    if (strcmp(backend, "cuda") == 0)
+        return format->cuda;
     if (strcmp(backend, "cpu") != 0)
         return NULL;
     if (strcmp(variant, "avx2") == 0)
@@ -59,9 +65,18 @@ static const void *float_kernels(void *ctx, const char *backend, const char *var
 #define IF_AVX512(table) NULL
 #endif
 
-static const struct format format_f32 = {4, {&kv_f32_c, IF_AVX2(kv_f32_avx2), IF_AVX512(kv_f32_avx512)}};
-static const struct format format_f16 = {2, {&kv_f16_c, IF_AVX2(kv_f16_avx2), IF_AVX512(kv_f16_avx512)}};
-static const struct format format_bf16 = {2, {&kv_bf16_c, IF_AVX2(kv_bf16_avx2), IF_AVX512(kv_bf16_avx512)}};
+#ifdef HAVE_CUDA
+#define IF_CUDA(table) &table
+#else
+#define IF_CUDA(table) NULL
+#endif
+
+static const struct format format_f32 = {
+    4, {&kv_f32_c, IF_AVX2(kv_f32_avx2), IF_AVX512(kv_f32_avx512)}, IF_CUDA(kv_f32_cuda)};
+static const struct format format_f16 = {
+    2, {&kv_f16_c, IF_AVX2(kv_f16_avx2), IF_AVX512(kv_f16_avx512)}, IF_CUDA(kv_f16_cuda)};
+static const struct format format_bf16 = {
+    2, {&kv_bf16_c, IF_AVX2(kv_bf16_avx2), IF_AVX512(kv_bf16_avx512)}, IF_CUDA(kv_bf16_cuda)};
 
 #define FLOAT_KV(format_name, about)                                                                         \
     {                                                                                                        \

@@ -3,6 +3,9 @@
 #include <string.h>
 
 #include "q8_0.h"
+#ifdef HAVE_CUDA
+#include "q8_0-cuda.h"
+#endif
 
 static uint64_t q8_0_row_bytes(void *ctx, uint64_t n)
 {
@@ -39,6 +42,10 @@ static void q8_0_decode(void *ctx, const void *row, float *dst, uint64_t n)
 static const void *q8_0_kernels(void *ctx, const char *backend, const char *variant)
 {
     (void)ctx;
+#ifdef HAVE_CUDA
+    if (strcmp(backend, "cuda") == 0)
+        return &kv_q8_0_cuda;
+#endif
     if (strcmp(backend, "cpu") != 0)
         return NULL;
 #ifdef HAVE_AVX512

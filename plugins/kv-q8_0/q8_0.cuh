@@ -11,7 +11,7 @@
 #include <sharpi/cuda/attention.cuh>
 
 struct kv_cuda_q8_0 {
-    static constexpr bool exact = false, uses_f16 = true;
+    static constexpr bool exact = false, uses_f16 = true, tiles_are_operands = false;
     static constexpr uint32_t dim_unit = 32;
     static constexpr float unit = 128.0f;
 
@@ -116,6 +116,29 @@ struct kv_cuda_q8_0 {
             b[1][i] = scaled(integers(low, 0x4342), scale);
             b[2][i] = scaled(integers(high, 0x4140), scale);
             b[3][i] = scaled(integers(high, 0x4342), scale);
+        }
+    }
+
+    struct raw32 {
+        uint4 x, y;
+        __half scale;
+    };
+    __device__ static raw32 load_raw32(const void *tile, uint32_t d, uint32_t row, uint32_t block)
+    {
+        const char *bytes = (const char *)tile;
+        return {*(const uint4 *)(bytes + offset(d, row, 32 * block)),
+                *(const uint4 *)(bytes + offset(d, row, 32 * block + 16)),
+                *(const __half *)(bytes + scale_offset(d, row, block))};
+    }
+    __device__ static void operands_of_raw32(uint4 (&x)[4], const raw32 &raw)
+    {
+        const __half2 scale = __half2half2(raw.scale);
+        const uint32_t words[8] = {raw.x.x, raw.x.y, raw.x.z, raw.x.w, raw.y.x, raw.y.y, raw.y.z, raw.y.w};
+#pragma unroll
+        for (uint32_t i = 0; i < 4; i++) {
+            const uint32_t low = words[2 * i] ^ 0x80808080u, high = words[2 * i + 1] ^ 0x80808080u;
+            x[i] = make_uint4(scaled(integers(low, 0x4140), scale), scaled(integers(low, 0x4342), scale),
+                              scaled(integers(high, 0x4140), scale), scaled(integers(high, 0x4342), scale));
         }
     }
 

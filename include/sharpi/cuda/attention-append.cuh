@@ -23,6 +23,8 @@ constexpr uint32_t append_threads = 256;
 template <class F>
 __global__ __launch_bounds__(append_threads) void append_kernel(const sharpi_kv_cuda_args a)
 {
+    launch_next();
+    launch_wait();
     const uint64_t warp = (uint64_t)blockIdx.x * (append_threads / 32) + threadIdx.x / 32;
     const uint32_t is_v = warp % 2, head = warp / 2 % a.n_kv_heads,
                    token = (uint32_t)(warp / 2 / a.n_kv_heads);
@@ -39,9 +41,8 @@ __global__ __launch_bounds__(append_threads) void append_kernel(const sharpi_kv_
 template <class F> int launch_append(const sharpi_kv_cuda_args &a, cudaStream_t stream)
 {
     const uint64_t warps = (uint64_t)a.max_tokens * a.n_kv_heads * 2;
-    append_kernel<F><<<(uint32_t)((warps + append_threads / 32 - 1) / (append_threads / 32)), append_threads,
-                       0, stream>>>(a);
-    return cudaPeekAtLastError();
+    return launch(append_kernel<F>, (uint32_t)((warps + append_threads / 32 - 1) / (append_threads / 32)),
+                  append_threads, 0, stream, a.overlaps, a);
 }
 
 } // namespace sharpi

@@ -114,6 +114,8 @@ template <class F>
 __global__ __launch_bounds__(exact_threads) void exact_kernel(const sharpi_kv_cuda_args a, const work_shape w)
 {
     __shared__ exact_state state;
+    launch_next();
+    launch_wait();
     block_work work = w.is_split ? split_work(a, w) : whole_work(a, w);
     segment x = work.at;
     float acc[2][exact_m];

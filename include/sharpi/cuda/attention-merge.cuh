@@ -30,6 +30,8 @@ constexpr uint32_t merge_threads = 512;
 static __global__ __launch_bounds__(merge_threads) void merge_kernel(const sharpi_kv_cuda_args a,
                                                                      const work_shape w)
 {
+    launch_next();
+    launch_wait();
     __shared__ float4 part[merge_threads];
     __shared__ float2 whole[merge_threads / 32];
     const uint32_t token = blockIdx.x, head = blockIdx.y, d = a.head_dim, ratio = a.n_heads / a.n_kv_heads;

@@ -452,6 +452,8 @@ __launch_bounds__(tensor_shape<F, D, MT>::n_threads,
                                                                             uint32_t n_stages)
 {
     extern __shared__ __align__(1024) char memory[];
+    launch_next();
+    launch_wait();
     tensor_block<F, D, MT> block(a, w, n_stages, memory);
     block.run();
 }

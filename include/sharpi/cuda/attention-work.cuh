@@ -15,6 +15,7 @@
 
 #include <sharpi/cuda/kv-cuda.h>
 #include <sharpi/cuda/kv-format.cuh>
+#include <sharpi/cuda/launch.cuh>
 
 namespace sharpi
 {

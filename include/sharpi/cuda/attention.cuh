@@ -11,6 +11,7 @@
 
 #include <sharpi/cuda/attention-exact.cuh>
 #include <sharpi/cuda/attention-tensor.cuh>
+#include <sharpi/cuda/attention-wgmma.cuh>
 
 namespace sharpi
 {
@@ -56,34 +57,59 @@ inline uint64_t whole_blocks(const sharpi_kv_cuda_args &a, uint32_t m)
 
 inline int launch_merge(const sharpi_kv_cuda_args &a, const work_shape &w, cudaStream_t stream)
 {
-    merge_kernel<<<dim3(a.max_tokens, a.n_heads), merge_threads, 0, stream>>>(a, w);
-    return cudaPeekAtLastError();
+    return launch(merge_kernel, dim3(a.max_tokens, a.n_heads), merge_threads, 0, stream, a.overlaps, a, w);
 }
 
-/* Both ways of sharing the work, with a kernel (of any kind) and its grid sizes. */
-template <class Launch>
+/* Both ways of sharing the work, with a kernel (of any kind) and its grid sizes; `launch_whole` may take the second. */
+template <class Launch, class LaunchWhole>
 int launch_both(const sharpi_kv_cuda_args &a, uint32_t m, uint32_t n_blocks, bool appends,
-                cudaStream_t stream, Launch launch)
+                cudaStream_t stream, Launch launch, LaunchWhole launch_whole)
 {
     work_shape w = shape_with(a, m, n_blocks);
     w.appends = appends;
     int error = launch(w, n_blocks);
     if (!error)
         error = launch_merge(a, w, stream);
-    if (!error && !w.all_few) {
+    if (!error && !w.all_few && !launch_whole(w, error)) {
         w.is_split = 0;
         error = launch(w, (uint32_t)whole_blocks(a, m));
     }
     return error;
 }
 
+/* Whether prefill can go by wgmma: the chip has it, and this was compiled for it (else the kernel is empty). */
+template <class F, int D> bool has_wgmma(const sharpi_kv_cuda_args &a)
+{
+    cudaFuncAttributes attributes;
+    if (a.compute_major != 9 || !(a.scale > 0.0f) || a.head_dim != D)
+        return false;
+    return !cudaFuncGetAttributes(&attributes, (const void *)wgmma_kernel<F, D>) && attributes.numRegs > 64;
+}
+
+template <class F, int D>
+bool launch_wgmma(const sharpi_kv_cuda_args &a, work_shape w, cudaStream_t stream, int &error)
+{
+    if (!has_wgmma<F, D>(a))
+        return false;
+    w.is_split = 0;
+    w.m = wgmma_shape<D>::m;
+    error = cudaFuncSetAttribute((const void *)wgmma_kernel<F, D>,
+                                 cudaFuncAttributeMaxDynamicSharedMemorySize, (int)wgmma_shape<D>::n_bytes);
+    if (error)
+        return true;
+    error = launch(wgmma_kernel<F, D>, (uint32_t)whole_blocks(a, w.m), wgmma_shape<D>::n_threads,
+                   wgmma_shape<D>::n_bytes, stream, a.overlaps, a, w);
+    return true;
+}
+
 template <class F> int launch_exact(const sharpi_kv_cuda_args &a, cudaStream_t stream)
 {
-    return launch_both(a, exact_m, 4 * a.n_sms, false, stream,
-                       [&](const work_shape &w, uint32_t n_blocks) -> int {
-                           exact_kernel<F><<<n_blocks, exact_threads, 0, stream>>>(a, w);
-                           return cudaPeekAtLastError();
-                       });
+    return launch_both(
+        a, exact_m, 4 * a.n_sms, false, stream,
+        [&](const work_shape &w, uint32_t n_blocks) -> int {
+            return launch(exact_kernel<F>, n_blocks, exact_threads, 0, stream, a.overlaps, a, w);
+        },
+        [](const work_shape &, int &) { return false; });
 }
 
 /* Shared memory of a block: as many stages as fit. 0: not even one. */
@@ -113,12 +139,19 @@ int launch_tensor(const sharpi_kv_cuda_args *args, bool appends, cudaStream_t st
         cudaGetLastError(); /* expected, and dealt with by the caller */
         return error;
     }
-    return launch_both(a, shape::m, shape::blocks_per_sm * a.n_sms, appends, stream,
-                       [&](const work_shape &w, uint32_t n_blocks) -> int {
-                           tensor_kernel<F, D, MT>
-                               <<<n_blocks, shape::n_threads, n_bytes, stream>>>(a, w, n_stages);
-                           return cudaPeekAtLastError();
-                       });
+    return launch_both(
+        a, shape::m, shape::blocks_per_sm * a.n_sms, appends, stream,
+        [&](const work_shape &w, uint32_t n_blocks) -> int {
+            return launch(tensor_kernel<F, D, MT>, n_blocks, shape::n_threads, n_bytes, stream, a.overlaps, a,
+                          w, n_stages);
+        },
+        [&](const work_shape &w, int &whole_error) -> bool {
+            if constexpr (MT == 1)
+                return false;
+            else
+                return launch_wgmma<F, D>(a, w, stream, whole_error) || launch_wgmma < F,
+                       D == 128 ? 64 : D > (a, w, stream, error);
+        });
 }
 
 /* Decode has a narrow kernel that also appends. */

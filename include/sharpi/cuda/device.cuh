@@ -63,6 +63,12 @@ __device__ inline float exp2_fast(float x)
 
 /* ---- Copies to shared memory. copy_begin is called by all threads of the block (of n_threads), as is barrier_init. */
 
+__device__ inline void barrier_init_count(uint64_t *barrier, uint32_t n_arrivals)
+{
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(n_arrivals)
+                 : "memory");
+}
+
 __device__ inline void barrier_init(uint64_t *barrier, uint32_t n_threads)
 {
 #if __CUDA_ARCH__ >= 900

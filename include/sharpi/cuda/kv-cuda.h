@@ -60,6 +60,10 @@ struct sharpi_kv_cuda_args {
     uint32_t n_sms;         /* the device's multiprocessors */
     uint32_t compute_major; /* the device's compute capability: 8, 9, ... */
     void *scratch;          /* scratch_bytes; free for others' use between launches */
+    /* 1: programmatic dependent launch (compute capability 9.0): the kernel before in the stream lets these start early, and
+     * these wait for its end themselves. What `step`, `seqs`, `seqs_of` and `pages` point to must then have been written
+     * by a copy before the chain's first kernel. */
+    uint32_t overlaps;
 };
 
 struct sharpi_kv_cuda {

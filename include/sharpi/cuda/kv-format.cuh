@@ -15,6 +15,8 @@
  *   q_slot(i)        where element i (of 32) of a query row lies, for k_fragment's order of elements
  *   k_fragment(b, tile, d, row, block)   B operands of two k16 steps: elements [32 block, +32) of rows [row, row + 8)
  *   v_fragment(b, tile, d, row, col)     B operands of four n8 tiles: rows [row, row + 16), columns [col, col + 32)
+ *   tiles_are_operands   1: tiles are in piece16's order, so that prefill takes them as they are; else
+ *   load_raw32(tile, d, row, block), operands_of_raw32(x, raw)   32 elements / unit in the operands' type, in order
  *   v_column(j, i)   column (of the 32) that n8 tile j of v_fragment has at i
  *   pack_row(tile, d, row, src), unpack_row(dst, tile, d, row)   host: one head's part of a stored row, to the tile and back
  *
@@ -44,7 +46,7 @@ __device__ inline uint32_t pack_bf16(float x, float y)
 
 /* Fragments by way of load, bf16 operands. */
 template <class F> struct format_base {
-    static constexpr bool exact = false, uses_f16 = false;
+    static constexpr bool exact = false, uses_f16 = false, tiles_are_operands = false;
     static constexpr uint32_t dim_unit = 32;
     static constexpr float unit = 1.0f;
 
@@ -73,6 +75,22 @@ template <class F> struct format_base {
                 b[j][i] = pack_bf16(F::load(tile, d, r + 8 * i, c + 8 * j),
                                     F::load(tile, d, r + 8 * i + 1, c + 8 * j));
     }
+    struct raw32 {
+        uint4 x[4];
+    };
+    __device__ static raw32 load_raw32(const void *tile, uint32_t d, uint32_t row, uint32_t block)
+    {
+        raw32 raw;
+        for (uint32_t i = 0; i < 16; i++)
+            ((uint32_t *)raw.x)[i] = pack_bf16(F::load(tile, d, row, 32 * block + 2 * i),
+                                               F::load(tile, d, row, 32 * block + 2 * i + 1));
+        return raw;
+    }
+    __device__ static void operands_of_raw32(uint4 (&x)[4], const raw32 &raw)
+    {
+        for (uint32_t i = 0; i < 4; i++)
+            x[i] = raw.x[i];
+    }
     __device__ static void zero_rows(void *tile, uint32_t d, uint32_t first)
     {
         for (uint32_t r = first + threadIdx.x / 32; r < tile_rows; r += blockDim.x / 32)
@@ -93,7 +111,7 @@ __host__ __device__ inline uint32_t piece16(uint32_t d, uint32_t row, uint32_t p
 
 /* Fragments of tiles of 16-bit elements in piece16's order. */
 struct fragments16 {
-    static constexpr bool exact = false;
+    static constexpr bool exact = false, tiles_are_operands = true;
     static constexpr uint32_t dim_unit = 16;
     static constexpr float unit = 1.0f;
 
