@@ -74,6 +74,8 @@ core_libcore_la_SOURCES = $(JINJA_SOURCES) \
 	core/sampler-penalties.c \
 	core/sampler-scan.c \
 	core/sampler-stages.c \
+	core/sampler-top.c \
+	core/sampler-top.h \
 	core/sampler.c \
 	core/session.c \
 	core/session.h \

@@ -3,10 +3,12 @@
  * Invariant: a layer's K and V lie on the device of its attention op; carried values are read only after the part that makes
  * them has run.
  */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "model-parts.h"
+#include "sampler-top.h"
 
 struct sharpi_model_device *sharpi_model_layer_device(const struct sharpi_model *model, uint32_t layer)
 {
@@ -335,23 +337,51 @@ static void point_taps(const struct sharpi_model *model, struct sharpi_model_par
     }
 }
 
-int32_t sharpi_parts_run(struct sharpi_model *model, const struct sharpi_batch *batch, float *logits,
-                         float *const *taps, struct sharpi_error *err)
+int32_t sharpi_parts_find_top(const struct sharpi_model *model, uint32_t k)
+{
+    (void)model;
+    return k == 0;
+}
+
+/* For backends that give all logits. */
+static void find_top(const struct sharpi_model *model, uint32_t n_rows, const struct sharpi_results *r)
+{
+    const uint32_t k = r->top_k;
+    for (uint32_t i = 0; i < n_rows; i++) {
+        int32_t *ids = r->top_ids + (size_t)i * k;
+        float *values = r->top_logits + (size_t)i * k;
+        uint32_t n = sharpi_logits_candidates(r->logits + (size_t)i * model->desc.n_vocab,
+                                              model->desc.n_vocab, k, ids, values, &r->top_sums[i]);
+        for (; n < k; n++) {
+            ids[n] = -1;
+            values[n] = -INFINITY;
+        }
+    }
+}
+
+static int32_t run_part(const struct sharpi_model *model, struct sharpi_model_part *part,
+                        const struct sharpi_batch *batch, const struct sharpi_results *results,
+                        struct sharpi_error *err)
+{
+    struct sharpi_run_io io = {.size = sizeof io,
+                               .n_taps = part->n_taps,
+                               .carry_in = (const float *const *)part->carry_in,
+                               .carry_out = part->carry_out,
+                               .logits = part->has_logits ? results->logits : NULL,
+                               .taps = part->n_taps ? part->tap_pointers : NULL};
+    point_taps(model, part, results->taps);
+    return part->device->offer->backend->run(part->program, batch, &io, err);
+}
+
+int32_t sharpi_parts_run(struct sharpi_model *model, const struct sharpi_batch *batch,
+                         const struct sharpi_results *results, struct sharpi_error *err)
 {
     int32_t status = SHARPI_OK;
     for (uint32_t i = 0; i < model->ranges.n && !status; i++) {
-        struct sharpi_model_part *part = &model->parts[i];
-        struct sharpi_run_io io = {.size = sizeof io, .n_taps = part->n_taps};
-        if (part->only_selected && !batch->n_logits)
-            continue;
-        if (part->n_taps) {
-            point_taps(model, part, taps);
-            io.taps = part->tap_pointers;
-        }
-        io.carry_in = (const float *const *)part->carry_in;
-        io.carry_out = part->carry_out;
-        io.logits = part->has_logits ? logits : NULL;
-        status = part->device->offer->backend->run(part->program, batch, &io, err);
+        if (!model->parts[i].only_selected || batch->n_logits)
+            status = run_part(model, &model->parts[i], batch, results, err);
     }
+    if (!status && results->top_k && !sharpi_parts_find_top(model, results->top_k))
+        find_top(model, batch->n_logits, results);
     return status;
 }

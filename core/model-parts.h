@@ -26,9 +26,20 @@ int32_t sharpi_parts_compile(struct sharpi_model *model, const struct sharpi_pla
 /* Memory for the cache, for carried values and for steps, then weights. */
 int32_t sharpi_parts_load(struct sharpi_model *model, sharpi_progress_fn *progress, void *user,
                           struct sharpi_error *err);
-/* One step. `logits` [n_logits, n_vocab]; `taps` one per model->taps, or NULL without taps. */
-int32_t sharpi_parts_run(struct sharpi_model *model, const struct sharpi_batch *batch, float *logits,
-                         float *const *taps, struct sharpi_error *err);
+/* What a step leaves: logits, or the highest of each row, and taps. */
+struct sharpi_results {
+    float *logits;      /* [n_logits, n_vocab]; may be NULL where sharpi_parts_find_top says so */
+    float *const *taps; /* one per model->taps */
+    uint32_t top_k;     /* 0: none; else at most SHARPI_TOP_MAX and n_vocab */
+    int32_t *top_ids;   /* [n_logits, top_k], highest first, lowest id on a tie */
+    float *top_logits;  /* [n_logits, top_k]; what does not exist is -inf */
+    float *top_sums;    /* [n_logits] log of the sum of exp */
+};
+
+/* Whether the backend finds the highest k itself, so that results need no room for all logits. */
+int32_t sharpi_parts_find_top(const struct sharpi_model *model, uint32_t k);
+int32_t sharpi_parts_run(struct sharpi_model *model, const struct sharpi_batch *batch,
+                         const struct sharpi_results *results, struct sharpi_error *err);
 void sharpi_parts_free(struct sharpi_model *model); /* programs and cache */
 
 #endif

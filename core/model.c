@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "model-parts.h"
+#include "sampler-top.h"
 
 /* ---- Open: file, architecture, graph */
 
@@ -97,8 +98,12 @@ static int32_t allocate_step(struct sharpi_model *model, struct sharpi_error *er
     model->step_seqs = calloc(model->max_sessions, sizeof *model->step_seqs);
     model->step_classes = calloc(model->n_classes, sizeof *model->step_classes);
     model->step_tables = calloc(model->n_classes, sizeof *model->step_tables);
+    model->top_ids = calloc(model->max_sessions, SHARPI_TOP_MAX * sizeof *model->top_ids);
+    model->top_logits = calloc(model->max_sessions, SHARPI_TOP_MAX * sizeof *model->top_logits);
+    model->top_sums = calloc(model->max_sessions, sizeof *model->top_sums);
     if (!model->step_tokens || !model->step_positions || !model->step_seqs_of || !model->step_logit_rows ||
-        !model->step_seqs || !model->step_classes || !model->step_tables)
+        !model->top_ids || !model->top_logits || !model->top_sums || !model->step_seqs ||
+        !model->step_classes || !model->step_tables)
         goto no_memory;
     for (c = 0; c < model->n_classes; c++) {
         uint32_t stride = model->classes[c].ring / SHARPI_KV_PAGE;
@@ -170,6 +175,9 @@ void sharpi_model_free(struct sharpi_model *model)
     free(model->step_positions);
     free(model->step_tokens);
     free(model->logits);
+    free(model->top_ids);
+    free(model->top_logits);
+    free(model->top_sums);
     free(model->kv_layers);
     free(model->classes);
     free(model->taps);

@@ -87,6 +87,8 @@ struct sharpi_model {
     struct sharpi_batch_class *step_classes;
     float *logits; /* grows to the most rows a step wanted */
     uint64_t logits_rows;
+    int32_t *top_ids; /* [max_sessions, SHARPI_TOP_MAX], and the highest logits likewise */
+    float *top_logits, *top_sums;
 };
 
 /* Opens the file and builds the graph, without touching tensor data or a backend (inspect, plan). `flags` of

@@ -66,6 +66,11 @@ struct sharpi_sampler {
     double *block_sums;               /* [n_vocab / SUM_BLOCK + 1] */
 };
 
+/* sampler.c */
+int32_t stage_changes_logits(enum stage stage); /* rather than cut down the view */
+int32_t sample_view(struct sharpi_sampler *sampler,
+                    struct view *v); /* runs the chain and draws; -1: nothing left */
+
 /* sampler-chain.c */
 int32_t chain_parse(const char *text, enum stage *chain, int32_t *n, struct sharpi_error *err);
 

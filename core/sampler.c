@@ -270,12 +270,12 @@ int32_t sharpi_sampler_clone(const struct sharpi_sampler *sampler, struct sharpi
     return SHARPI_OK;
 }
 
-static int32_t changes_logits(enum stage stage)
+int32_t stage_changes_logits(enum stage stage)
 {
     return stage == STAGE_BIAS || stage == STAGE_PENALTIES || stage == STAGE_DRY;
 }
 
-int32_t sharpi_sampler_sample(struct sharpi_sampler *sampler, float *logits, int32_t n_vocab)
+int32_t sample_view(struct sharpi_sampler *sampler, struct view *v)
 {
     static void (*const stages[N_STAGES])(struct sharpi_sampler *, struct view *) = {
         [STAGE_BIAS] = apply_bias,
@@ -288,15 +288,18 @@ int32_t sharpi_sampler_sample(struct sharpi_sampler *sampler, float *logits, int
         [STAGE_XTC] = apply_xtc,
         [STAGE_TEMPERATURE] = apply_temperature,
     };
-    if (n_vocab > sampler->n_vocab || n_vocab <= 0)
-        return -1;
-    struct view v = {.logits = logits, .n = n_vocab, .dense = 1};
     int32_t greedy = sampler->params.temperature == 0;
     for (int32_t i = 0; i < sampler->n_chain; i++) {
-        if (!greedy || changes_logits(sampler->chain[i]))
-            stages[sampler->chain[i]](sampler, &v);
+        if (!greedy || stage_changes_logits(sampler->chain[i]))
+            stages[sampler->chain[i]](sampler, v);
     }
-    return greedy ? draw_highest(&v) : draw(sampler, &v);
+    return greedy ? draw_highest(v) : draw(sampler, v);
+}
+
+int32_t sharpi_sampler_sample(struct sharpi_sampler *sampler, float *logits, int32_t n_vocab)
+{
+    struct view v = {.logits = logits, .n = n_vocab, .dense = 1};
+    return n_vocab > sampler->n_vocab || n_vocab <= 0 ? -1 : sample_view(sampler, &v);
 }
 
 static int32_t contains(struct sharpi_str piece, const char *text, size_t n)

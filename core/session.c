@@ -49,7 +49,7 @@ int32_t sharpi_session_truncate(struct sharpi_session *session, uint32_t length,
 {
     int32_t status = sharpi_kv_seq_truncate(session->seq, length, err);
     if (!status) {
-        session->has_logits = 0;
+        session->has_logits = session->n_top = 0;
         session->pending = -1;
     }
     return status;
@@ -179,13 +179,29 @@ static float *destination(const struct sharpi_work *work, const struct progress 
     return work->logits + (work->want == 2 ? (size_t)p->fed * n_vocab : 0);
 }
 
-static void deliver(struct sharpi_model *model, const struct sharpi_work *work, uint32_t n_work,
-                    struct progress *progress, const float *logits)
+/* How many of the highest logits the step's rows are wanted as; 0 when some item wants all of its row. */
+static uint32_t choose_top(const struct sharpi_model *model, const struct sharpi_work *work, uint32_t n_work,
+                           const struct progress *progress)
+{
+    uint32_t k = 0;
+    for (uint32_t i = 0; i < n_work; i++) {
+        const uint32_t wanted = work[i].session->top_k;
+        if (!progress[i].n_logits)
+            continue;
+        if (!wanted || work[i].want != 1 || work[i].logits || wanted > SHARPI_TOP_MAX ||
+            wanted > model->desc.n_vocab)
+            return 0;
+        k = wanted > k ? wanted : k;
+    }
+    return k;
+}
+
+static void deliver(const struct sharpi_model *model, const struct sharpi_work *work, uint32_t n_work,
+                    const struct progress *progress, const float *logits)
 {
     const size_t n_vocab = model->desc.n_vocab;
-    uint32_t i;
-    for (i = 0; i < n_work; i++) {
-        struct progress *p = &progress[i];
+    for (uint32_t i = 0; i < n_work; i++) {
+        const struct progress *p = &progress[i];
         float *to = destination(&work[i], p, model->desc.n_vocab);
         const float *last = logits + (p->n_logits ? p->n_logits - 1 : 0) * n_vocab;
         if (p->n_logits) {
@@ -193,11 +209,25 @@ static void deliver(struct sharpi_model *model, const struct sharpi_work *work, 
                 memcpy(to, logits, p->n_logits * n_vocab * sizeof *to);
             if (to != work[i].session->logits)
                 memcpy(work[i].session->logits, last, n_vocab * sizeof *last);
+            work[i].session->has_logits = 1;
         }
-        if (p->now)
-            work[i].session->has_logits = p->n_logits > 0;
         logits += p->n_logits * n_vocab;
-        p->fed += p->now;
+    }
+}
+
+static void deliver_top(const struct sharpi_work *work, uint32_t n_work, const struct progress *progress,
+                        const struct sharpi_results *r)
+{
+    size_t row = 0;
+    for (uint32_t i = 0; i < n_work; i++) {
+        struct sharpi_session *session = work[i].session;
+        if (!progress[i].n_logits)
+            continue;
+        session->n_top = session->top_k;
+        memcpy(session->top_ids, r->top_ids + row * r->top_k, session->n_top * sizeof *session->top_ids);
+        memcpy(session->top_logits, r->top_logits + row * r->top_k,
+               session->n_top * sizeof *session->top_logits);
+        session->top_log_sum = r->top_sums[row++];
     }
 }
 
@@ -215,27 +245,47 @@ static int32_t point_taps(struct sharpi_model *model, const struct sharpi_work *
     return SHARPI_OK;
 }
 
+/* Room for what the step leaves. */
+static int32_t prepare_results(struct sharpi_model *model, const struct sharpi_work *work, uint32_t n_work,
+                               const struct progress *progress, uint32_t n_logits,
+                               struct sharpi_results *results, struct sharpi_error *err)
+{
+    int32_t status = SHARPI_OK;
+    *results = (struct sharpi_results){.top_k = choose_top(model, work, n_work, progress),
+                                       .taps = model->tap_pointers,
+                                       .top_ids = model->top_ids,
+                                       .top_logits = model->top_logits,
+                                       .top_sums = model->top_sums};
+    if (n_work == 1 && n_logits)
+        results->logits = destination(work, progress, model->desc.n_vocab); /* no copy for one sequence */
+    else if (!results->top_k || !sharpi_parts_find_top(model, results->top_k))
+        status = reserve_logits(model, n_logits, err);
+    if (!results->logits)
+        results->logits = model->logits;
+    return status ? status : point_taps(model, work, n_work, progress, err);
+}
+
 static int32_t run_step(struct sharpi_model *model, const struct sharpi_work *work, uint32_t n_work,
                         struct progress *progress, struct sharpi_error *err)
 {
     struct sharpi_batch batch;
-    float *logits;
-    int32_t status = pack(model, work, n_work, progress, &batch, err);
-    if (status)
+    struct sharpi_results results;
+    int32_t status;
+    if ((status = pack(model, work, n_work, progress, &batch, err)) ||
+        (status = prepare_results(model, work, n_work, progress, batch.n_logits, &results, err)) ||
+        (status = sharpi_parts_run(model, &batch, &results, err)))
         return status;
-    if (n_work == 1 && batch.n_logits) {
-        logits = destination(work, progress, model->desc.n_vocab); /* no copy for one sequence */
-    } else {
-        if ((status = reserve_logits(model, batch.n_logits, err)))
-            return status;
-        logits = model->logits;
+    for (uint32_t i = 0; i < n_work; i++) {
+        if (progress[i].now)
+            work[i].session->has_logits = work[i].session->n_top = 0;
     }
-    status = point_taps(model, work, n_work, progress, err);
-    if (!status)
-        status = sharpi_parts_run(model, &batch, logits, model->tap_pointers, err);
-    if (!status)
-        deliver(model, work, n_work, progress, logits);
-    return status;
+    if (results.top_k)
+        deliver_top(work, n_work, progress, &results);
+    else
+        deliver(model, work, n_work, progress, results.logits);
+    for (uint32_t i = 0; i < n_work; i++)
+        progress[i].fed += progress[i].now;
+    return SHARPI_OK;
 }
 
 int32_t sharpi_step(struct sharpi_model *model, const struct sharpi_work *work, uint32_t n_work,
@@ -260,7 +310,7 @@ int32_t sharpi_step(struct sharpi_model *model, const struct sharpi_work *work, 
     }
     for (i = 0; status && i < n_work; i++) {
         sharpi_kv_seq_rollback(work[i].session->seq, progress[i].start_length);
-        work[i].session->has_logits = 0;
+        work[i].session->has_logits = work[i].session->n_top = 0;
     }
     free(progress);
     return status;
@@ -309,19 +359,35 @@ const float *sharpi_session_logits(const struct sharpi_session *session)
     return session->has_logits && session->pending < 0 ? session->logits : NULL;
 }
 
+int32_t sharpi_session_sample(struct sharpi_session *session, struct sharpi_sampler *sampler, int32_t *token,
+                              struct sharpi_error *err)
+{
+    const uint32_t reach = sharpi_sampler_reach(sampler);
+    if (session->has_logits)
+        *token = sharpi_sampler_sample(sampler, session->logits, (int32_t)session->model->desc.n_vocab);
+    else if (!session->n_top)
+        return sharpi_fail(err, SHARPI_EINVAL,
+                           "nothing was fed to this session; there is nothing to continue");
+    else if (!reach || reach > session->n_top)
+        return sharpi_fail(err, SHARPI_EBUG, "the step kept the highest %u logits, the sampler looks at more",
+                           session->n_top);
+    else
+        *token = sharpi_sampler_sample_top(sampler, session->top_ids, session->top_logits, session->n_top);
+    session->has_logits = session->n_top = 0; /* the sampler may have changed them */
+    if (*token < 0)
+        return sharpi_fail(err, SHARPI_EBUG, "no token has a probability: the logits are not numbers");
+    return SHARPI_OK;
+}
+
 int32_t sharpi_session_next(struct sharpi_session *session, struct sharpi_sampler *sampler, int32_t *token,
                             struct sharpi_error *err)
 {
-    int32_t status = feed_pending(session, err);
-    if (status)
+    int32_t status;
+    session->top_k = sharpi_sampler_reach(sampler);
+    status = feed_pending(session, err);
+    session->top_k = 0;
+    if (status || (status = sharpi_session_sample(session, sampler, token, err)))
         return status;
-    if (!session->has_logits)
-        return sharpi_fail(err, SHARPI_EINVAL,
-                           "nothing was fed to this session; there is nothing to continue");
-    *token = sharpi_sampler_sample(sampler, session->logits, (int32_t)session->model->desc.n_vocab);
-    if (*token < 0)
-        return sharpi_fail(err, SHARPI_EBUG, "no token has a probability: the logits are not numbers");
-    session->has_logits = 0; /* the sampler may have changed them */
     session->pending = *token;
     return sharpi_sampler_accept(sampler, *token, err);
 }

@@ -1,0 +1,77 @@
+/* See sampler-top.h. */
+#include "sampler-top.h"
+
+#include <float.h>
+#include <math.h>
+
+#include "sampler-internal.h"
+
+/* Whether the stage leaves every view as it is. */
+static int32_t is_off(const struct sharpi_sampler_params *p, enum stage stage)
+{
+    switch (stage) {
+    case STAGE_BIAS:
+        return p->n_bias == 0;
+    case STAGE_PENALTIES:
+        return p->penalty_last_n == 0 ||
+               (p->repeat_penalty == 1 && p->frequency_penalty == 0 && p->presence_penalty == 0);
+    case STAGE_DRY:
+        return p->dry_multiplier == 0 || p->dry_last_n == 0;
+    case STAGE_TOP_K:
+        return p->top_k <= 0;
+    case STAGE_TYPICAL_P:
+        return p->typical_p >= 1;
+    case STAGE_TOP_P:
+        return p->top_p >= 1;
+    case STAGE_MIN_P:
+        return p->min_p <= 0;
+    case STAGE_XTC:
+        return p->xtc_probability <= 0 || p->xtc_threshold > 0.5f;
+    default:
+        return p->temperature == 1;
+    }
+}
+
+uint32_t sharpi_sampler_reach(const struct sharpi_sampler *sampler)
+{
+    const struct sharpi_sampler_params *p = &sampler->params;
+    const int32_t greedy = p->temperature == 0;
+    for (int32_t i = 0; i < sampler->n_chain; i++) {
+        enum stage stage = sampler->chain[i];
+        if (is_off(p, stage) || (greedy && !stage_changes_logits(stage)))
+            continue;
+        if (stage != STAGE_TOP_K || p->top_k > SHARPI_TOP_MAX || p->top_k >= sampler->n_vocab)
+            return 0;
+        return (uint32_t)p->top_k;
+    }
+    return greedy ? 1 : 0;
+}
+
+int32_t sharpi_sampler_sample_top(struct sharpi_sampler *sampler, const int32_t *ids, const float *logits,
+                                  uint32_t n)
+{
+    struct view v = {.list = sampler->list, .sorted = 1};
+    const uint32_t reach = sharpi_sampler_reach(sampler);
+    n = reach && reach < n ? reach : n;
+    for (uint32_t i = 0; i < n && v.n_list < sampler->n_vocab; i++) {
+        if (logits[i] > -INFINITY) /* NaN is not */
+            v.list[v.n_list++] = (struct cand){logits[i] > FLT_MAX ? FLT_MAX : logits[i], ids[i]};
+    }
+    return sample_view(sampler, &v);
+}
+
+uint32_t sharpi_logits_candidates(float *logits, uint32_t n_vocab, uint32_t k, int32_t *ids, float *values,
+                                  float *log_sum)
+{
+    struct cand best[SHARPI_TOP_MAX];
+    const int32_t wanted = k < SHARPI_TOP_MAX ? (int32_t)k : SHARPI_TOP_MAX;
+    const float max = scan_max(logits, (int32_t)n_vocab);
+    const int32_t n = max > -INFINITY ? scan_top_k(logits, (int32_t)n_vocab, wanted, best) : 0;
+    for (int32_t i = 0; i < n; i++) {
+        ids[i] = best[i].id;
+        values[i] = best[i].logit;
+    }
+    if (log_sum)
+        *log_sum = n ? max + (float)log(scan_sum_exp(logits, (int32_t)n_vocab, max, NULL)) : -INFINITY;
+    return (uint32_t)n;
+}
