@@ -22,7 +22,7 @@ struct command {
 
 extern const struct command command_bench, command_chat, command_detokenize, command_doctor, command_inspect,
     command_logits, command_plan, command_perplexity, command_plugins, command_pull, command_run,
-    command_template, command_tokenize;
+    command_serve, command_template, command_tokenize;
 
 /* Options that all commands with an engine have (engine_options) and those with a loaded model too (model_options). The
  * tables point into one `struct common`, which a command keeps on its stack. */

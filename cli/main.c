@@ -11,6 +11,9 @@ static const struct command *const commands[] = {
 #ifdef SHARPI_WITH_PULL
     &command_pull,
 #endif
+#ifdef SHARPI_WITH_SERVER
+    &command_serve,
+#endif
 };
 #define N_COMMANDS (sizeof commands / sizeof *commands)
 
@@ -37,6 +40,11 @@ static int unknown_command(const char *name)
         return EXIT_ERROR;
     }
     fprintf(stderr, "sharpi: unknown command '%s'", name);
+    if (strcmp(name, "serve") == 0) {
+        fprintf(stderr, "sharpi: 'serve' is not in this build: libmicrohttpd was missing, or configure had "
+                        "--disable-server\n");
+        return EXIT_ERROR;
+    }
     if (nearest)
         fprintf(stderr, "; did you mean '%s'?\n", nearest);
     else

@@ -68,12 +68,33 @@ static const struct key keys[] = {
     {"sampling", "chain", TYPE_STRING, 0, 0},
     {"sampling", "seed", TYPE_UINT, 0, UINT64_MAX},
     {"server", "listen", TYPE_STRING, 0, 0},
+    {"server", "alias", TYPE_STRING, 0, 0},
+    {"server", "api-keys-file", TYPE_STRING, 0, 0},
+    {"server", "tls-cert", TYPE_STRING, 0, 0},
+    {"server", "tls-key", TYPE_STRING, 0, 0},
+    {"server", "cors", TYPE_STRING, 0, 0},
+    {"server", "max-body", TYPE_BYTES, 0, 0},
+    {"server", "max-connections", TYPE_UINT, 1, 100000},
+    {"server", "max-choices", TYPE_UINT, 1, 4096},
+    {"server", "idle-timeout", TYPE_UINT, 1, 86400},
+    {"server", "body-timeout", TYPE_UINT, 1, 86400},
+    {"server", "write-timeout", TYPE_UINT, 2, 86400},
+    {"server", "shutdown-timeout", TYPE_UINT, 0, 86400},
+    {"server", "hang-timeout", TYPE_UINT, 1, 86400},
+    {"server", "heartbeat", TYPE_UINT, 1, 3600},
+    {"server", "parallel", TYPE_UINT, 1, 4096},
+    {"server", "max-queued", TYPE_UINT, 1, 1u << 20},
+    {"server", "max-stall-ms", TYPE_UINT, 0, 3600000},
+    {"server", "embeddings", TYPE_BOOL, 0, 0},
+    {"server", "verify-reuse", TYPE_BOOL, 0, 0},
+    {"server", "prompt-cache-dir", TYPE_STRING, 0, 0},
+    {"server", "prompt-cache-bytes", TYPE_BYTES, 0, 0},
 };
 
 enum { N_KEYS = sizeof keys / sizeof *keys };
 
 /* Variables that others read. */
-static const char *const other_variables[] = {"SHARPI_PLUGIN_PATH", "SHARPI_CPU_ISA"};
+static const char *const other_variables[] = {"SHARPI_PLUGIN_PATH", "SHARPI_CPU_ISA", "SHARPI_API_KEY"};
 
 static const struct key *find_key(const char *section, const char *name)
 {
