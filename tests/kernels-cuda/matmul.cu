@@ -30,10 +30,10 @@ namespace
         }                                                                                                    \
     } while (0)
 
-const int32_t all_types[] = {SHARPI_TYPE_F32,    SHARPI_TYPE_F16,    SHARPI_TYPE_BF16, SHARPI_TYPE_Q4_0,
-                             SHARPI_TYPE_Q4_1,   SHARPI_TYPE_Q5_0,   SHARPI_TYPE_Q5_1, SHARPI_TYPE_Q8_0,
-                             SHARPI_TYPE_Q2_K,   SHARPI_TYPE_Q3_K,   SHARPI_TYPE_Q4_K, SHARPI_TYPE_Q5_K,
-                             SHARPI_TYPE_Q6_K,   SHARPI_TYPE_IQ4_NL, SHARPI_TYPE_IQ4_XS, SHARPI_TYPE_MXFP4};
+const int32_t all_types[] = {SHARPI_TYPE_F32,  SHARPI_TYPE_F16,    SHARPI_TYPE_BF16,   SHARPI_TYPE_Q4_0,
+                             SHARPI_TYPE_Q4_1, SHARPI_TYPE_Q5_0,   SHARPI_TYPE_Q5_1,   SHARPI_TYPE_Q8_0,
+                             SHARPI_TYPE_Q2_K, SHARPI_TYPE_Q3_K,   SHARPI_TYPE_Q4_K,   SHARPI_TYPE_Q5_K,
+                             SHARPI_TYPE_Q6_K, SHARPI_TYPE_IQ4_NL, SHARPI_TYPE_IQ4_XS, SHARPI_TYPE_MXFP4};
 const int n_types = sizeof all_types / sizeof all_types[0];
 
 uint64_t random_state = 88172645463325252ull;
@@ -127,7 +127,8 @@ weight weight_make(int32_t type, uint64_t n_in, uint64_t n_out, uint32_t n_stack
 {
     weight w = {};
     struct sharpi_error err = SHARPI_ERROR_INIT;
-    uint64_t row_bytes = sharpi_row_bytes(type, n_in), rows = n_out * n_stack, n = matrix_device_bytes(type, n_in, n_out, n_stack);
+    uint64_t row_bytes = sharpi_row_bytes(type, n_in), rows = n_out * n_stack,
+             n = matrix_device_bytes(type, n_in, n_out, n_stack);
     uint8_t *staging;
 
     w.file = (uint8_t *)malloc(row_bytes * rows);
@@ -176,7 +177,8 @@ struct guarded {
 
 __global__ void fill_words(uint32_t *p, uint32_t v, uint64_t n)
 {
-    for (uint64_t i = blockIdx.x * (uint64_t)blockDim.x + threadIdx.x; i < n; i += (uint64_t)gridDim.x * blockDim.x)
+    for (uint64_t i = blockIdx.x * (uint64_t)blockDim.x + threadIdx.x; i < n;
+         i += (uint64_t)gridDim.x * blockDim.x)
         p[i] = v;
 }
 
@@ -206,21 +208,30 @@ int guarded_take(guarded *g, float *host)
 
 /* ---- Reference: double sums of exact weights ---- */
 
-/* out[t][o] (+)= sum_i w[o][i] x[t][i] */
-__global__ void reference_kernel(const float *w, const float *x, double *out, uint64_t n_in, uint64_t n_out)
+/* out[t][o] = sum_i w[o][i] x[t][i]; size[t][o] = sqrt(sum_i (w[o][i] x[t][i])^2), what the sum is like when its terms do not
+ * cancel: errors are judged by the larger. */
+__global__ void reference_kernel(const float *w, const float *x, double *out, double *size, uint64_t n_in,
+                                 uint64_t n_out)
 {
     const float *wr = w + blockIdx.x * n_in, *xr = x + blockIdx.y * n_in;
-    double sum = 0;
-    __shared__ double part[128];
-    for (uint64_t i = threadIdx.x; i < n_in; i += 128)
-        sum += (double)wr[i] * (double)xr[i];
-    part[threadIdx.x] = sum;
+    double sum = 0, squares = 0;
+    __shared__ double part[2][128];
+    for (uint64_t i = threadIdx.x; i < n_in; i += 128) {
+        double p = (double)wr[i] * (double)xr[i];
+        sum += p;
+        squares += p * p;
+    }
+    part[0][threadIdx.x] = sum;
+    part[1][threadIdx.x] = squares;
     __syncthreads();
     if (threadIdx.x == 0) {
-        sum = 0;
-        for (int i = 0; i < 128; i++)
-            sum += part[i];
+        sum = squares = 0;
+        for (int i = 0; i < 128; i++) {
+            sum += part[0][i];
+            squares += part[1][i];
+        }
         out[blockIdx.y * n_out + blockIdx.x] = sum;
+        size[blockIdx.y * n_out + blockIdx.x] = sqrt(squares);
     }
 }
 
@@ -234,12 +245,16 @@ float *random_device(uint64_t n, float *host)
     return p;
 }
 
-void reference(const float *w_dev, const float *x_dev, double *out, uint64_t n_in, uint64_t n_out, uint64_t n_rows)
+void reference(const float *w_dev, const float *x_dev, double *out, double *size, uint64_t n_in,
+               uint64_t n_out, uint64_t n_rows)
 {
     double *dev;
-    OK(cudaMalloc(&dev, n_out * n_rows * 8));
-    reference_kernel<<<dim3((uint32_t)n_out, (uint32_t)n_rows), 128>>>(w_dev, x_dev, dev, n_in, n_out);
-    OK(cudaMemcpy(out, dev, n_out * n_rows * 8, cudaMemcpyDeviceToHost));
+    uint64_t n = n_out * n_rows;
+    OK(cudaMalloc(&dev, 2 * n * 8));
+    reference_kernel<<<dim3((uint32_t)n_out, (uint32_t)n_rows), 128>>>(w_dev, x_dev, dev, dev + n, n_in,
+                                                                       n_out);
+    OK(cudaMemcpy(out, dev, n * 8, cudaMemcpyDeviceToHost));
+    OK(cudaMemcpy(size, dev + n, n * 8, cudaMemcpyDeviceToHost));
     cudaFree(dev);
 }
 
@@ -301,19 +316,21 @@ void *activations(enum act_format format, const float *x, uint64_t n_in, uint32_
     char *p;
     *stride = act_row_bytes(format, n_in);
     OK(cudaMalloc(&p, *stride * n_rows));
-    OK(cudaMemset(p, 0xff, *stride * n_rows)); /* NaN past the true rows and in the padding that is not the format's */
+    OK(cudaMemset(p, 0xff,
+                  *stride * n_rows)); /* NaN past the true rows and in the padding that is not the format's */
     OK(act_convert_launch(format, p, *stride, x, n_in, n_in, n_rows, NULL, 0));
     return p;
 }
 
-double relative_error(const float *out, const double *ref, uint64_t n)
+double relative_error(const float *out, const double *ref, const double *size, uint64_t n)
 {
-    double diff = 0, norm = 0;
+    double diff = 0, norm = 0, sizes = 0;
     for (uint64_t i = 0; i < n; i++) {
         diff += (out[i] - ref[i]) * (out[i] - ref[i]);
         norm += ref[i] * ref[i];
+        sizes += size[i] * size[i];
     }
-    return sqrt(diff / norm);
+    return sqrt(diff / (norm > sizes ? norm : sizes));
 }
 
 /* Runs one product of one or two parts and compares; prints on failure. *worst collects the error. */
@@ -322,9 +339,10 @@ int check_product(const bench_context *b, const product &c, double *worst)
     uint32_t n_parts = c.type2 >= 0 ? 2 : 1, rows = c.n_rows;
     weight w[2];
     guarded out[2];
-    float *x = (float *)malloc(rows * c.n_in * 4), *x_dev = random_device(rows * c.n_in, x), *bias[2], *bias_dev[2];
+    float *x = (float *)malloc(rows * c.n_in * 4), *x_dev = random_device(rows * c.n_in, x), *bias[2],
+          *bias_dev[2];
     uint64_t n = c.n_out * rows;
-    double *ref[2];
+    double *ref[2], *size[2];
     float *got = (float *)malloc(n * 4), *before = (float *)malloc(n * 4);
     matmul_args args = {};
     int fail = 0;
@@ -345,7 +363,8 @@ int check_product(const bench_context *b, const product &c, double *worst)
     for (uint32_t p = 0; p < n_parts; p++) {
         w[p] = weight_make(p ? c.type2 : c.type, c.n_in, c.n_out, 1);
         ref[p] = (double *)malloc(n * 8);
-        reference(w[p].value_dev, x_dev, ref[p], c.n_in, c.n_out, rows);
+        size[p] = (double *)malloc(n * 8);
+        reference(w[p].value_dev, x_dev, ref[p], size[p], c.n_in, c.n_out, rows);
         bias[p] = (float *)malloc(c.n_out * 4);
         bias_dev[p] = random_device(c.n_out, bias[p]);
         out[p] = guarded_make(n);
@@ -359,15 +378,18 @@ int check_product(const bench_context *b, const product &c, double *worst)
             args.act[f] = activations(f, x_dev, c.n_in, rows, &args.act_stride[f]);
     }
     if (c.glu)
-        for (uint64_t i = 0; i < n; i++)
+        for (uint64_t i = 0; i < n; i++) {
+            double gate = fmax(size[0][i], fabs(ref[0][i])), up = fmax(size[1][i], fabs(ref[1][i]));
+            size[0][i] = (c.glu == SHARPI_ACT_RELU2 ? gate * gate : gate) * up;
             ref[0][i] = activation_of(c.glu, ref[0][i]) * ref[1][i];
+        }
     int e = matmul_launch(&args);
     if (!e)
         e = (int)cudaDeviceSynchronize();
     for (uint32_t p = 0; p < (c.glu ? 1 : n_parts); p++) {
         int guards = guarded_take(&out[p], got);
         uint64_t valid = c.n_out * c.n_rows_dev, touched = 0;
-        double error = relative_error(got, ref[p], valid),
+        double error = relative_error(got, ref[p], size[p], valid),
                limit = tolerance(matmul_act_format(&w[p].m, rows), w[p].m.type) * (c.glu ? 2 : 1);
         for (uint64_t i = valid; i < n; i++) {
             uint32_t u;
@@ -377,7 +399,8 @@ int check_product(const bench_context *b, const product &c, double *worst)
         if (error > *worst)
             *worst = error;
         if (e || guards || touched || !(error <= limit)) {
-            printf("FAIL %-7s part %u of %u, %llu x %llu, %u of %u rows, epilogue %d bias %d glu %d: error %.2e, "
+            printf("FAIL %-7s part %u of %u, %llu x %llu, %u of %u rows, epilogue %d bias %d glu %d: error "
+                   "%.2e, "
                    "%d guards, %llu past the rows, %s\n",
                    sharpi_type_info(w[p].m.type)->name, p, n_parts, (unsigned long long)c.n_out,
                    (unsigned long long)c.n_in, c.n_rows_dev, rows, c.epilogue, c.bias, c.glu, error, guards,
@@ -392,6 +415,7 @@ int check_product(const bench_context *b, const product &c, double *worst)
     for (uint32_t p = 0; p < n_parts; p++) {
         weight_free(&w[p]);
         free(ref[p]);
+        free(size[p]);
         free(bias[p]);
         cudaFree(bias_dev[p]);
     }
@@ -411,10 +435,12 @@ uint64_t whole_blocks(int32_t type, uint64_t n)
     return n / elems ? n / elems * elems : elems;
 }
 
-int check_type(const bench_context *b, int32_t type, uint32_t max_rows)
+int check_type(const bench_context *b, int32_t type, uint32_t min_rows, uint32_t max_rows)
 {
-    static const uint64_t sizes[][2] = {{4096, 176}, {32, 1}, {96, 17}, {2880, 40}, {1536, 100}, {256, 33}, {100, 50}, {800, 2100}};
-    static const uint32_t rows[][2] = {{1, 1}, {2, 2}, {4, 3}, {8, 5}, {8, 8}, {16, 9}, {32, 32}, {64, 50}, {128, 128}, {300, 300}, {512, 300}};
+    static const uint64_t sizes[][2] = {{4096, 176}, {32, 1},   {96, 17},  {2880, 40},
+                                        {1536, 100}, {256, 33}, {100, 50}, {800, 2100}};
+    static const uint32_t rows[][2] = {{1, 1},   {2, 2},   {4, 3},     {8, 5},     {8, 8},    {16, 9},
+                                       {32, 32}, {64, 50}, {128, 128}, {300, 300}, {512, 300}};
     int fail = 0;
     double worst_few = 0, worst_many = 0;
 
@@ -422,32 +448,40 @@ int check_type(const bench_context *b, int32_t type, uint32_t max_rows)
         fail += check_repack(type, whole_blocks(type, s[0]), s[1]);
     for (auto &s : sizes) {
         for (auto &r : rows) {
-            if (r[0] > max_rows)
+            if (r[0] < min_rows || r[0] > max_rows)
                 continue;
             uint64_t n_in = whole_blocks(type, s[0]);
             double *worst = r[0] <= 8 ? &worst_few : &worst_many;
             int odd = (int)(random_bits() & 1);
-            fail += check_product(b, {type, -1, n_in, s[1], r[0], r[1], odd ? MATMUL_ADD : MATMUL_STORE, (int)(random_bits() & 1), 0}, worst);
+            fail += check_product(b,
+                                  {type, -1, n_in, s[1], r[0], r[1], odd ? MATMUL_ADD : MATMUL_STORE,
+                                   (int)(random_bits() & 1), 0},
+                                  worst);
             if (type != SHARPI_TYPE_F32)
-                fail += check_product(b, {type, type, n_in, s[1], r[0], r[1], MATMUL_STORE, odd, 1 + (int)(random_bits() & 3)}, worst);
+                fail += check_product(
+                    b, {type, type, n_in, s[1], r[0], r[1], MATMUL_STORE, odd, 1 + (int)(random_bits() & 3)},
+                    worst);
         }
     }
-    printf("%-7s %s  worst error: %.1e up to 8 rows, %.1e beyond\n", sharpi_type_info(type)->name, fail ? "FAIL" : "ok  ",
-           worst_few, worst_many);
+    printf("%-7s %s  worst error: %.1e up to 8 rows, %.1e beyond\n", sharpi_type_info(type)->name,
+           fail ? "FAIL" : "ok  ", worst_few, worst_many);
     return fail;
 }
 
-int check_mixed(const bench_context *b, uint32_t max_rows)
+int check_mixed(const bench_context *b, uint32_t min_rows, uint32_t max_rows)
 {
     int fail = 0;
     double worst = 0;
     static const uint32_t rows[] = {1, 2, 7, 40, 300};
     for (uint32_t r : rows) {
-        if (r > max_rows)
+        if (r < min_rows || r > max_rows)
             continue;
-        fail += check_product(b, {SHARPI_TYPE_Q4_K, SHARPI_TYPE_Q6_K, 2048, 130, r, r, MATMUL_STORE, 1, 0}, &worst);
-        fail += check_product(b, {SHARPI_TYPE_Q4_0, SHARPI_TYPE_BF16, 2048, 130, r, r, MATMUL_STORE, 1, 0}, &worst);
-        fail += check_product(b, {SHARPI_TYPE_F32, SHARPI_TYPE_Q8_0, 2048, 130, r, r, MATMUL_STORE, 1, 0}, &worst);
+        fail += check_product(b, {SHARPI_TYPE_Q4_K, SHARPI_TYPE_Q6_K, 2048, 130, r, r, MATMUL_STORE, 1, 0},
+                              &worst);
+        fail += check_product(b, {SHARPI_TYPE_Q4_0, SHARPI_TYPE_BF16, 2048, 130, r, r, MATMUL_STORE, 1, 0},
+                              &worst);
+        fail += check_product(b, {SHARPI_TYPE_F32, SHARPI_TYPE_Q8_0, 2048, 130, r, r, MATMUL_STORE, 1, 0},
+                              &worst);
     }
     printf("mixed types %s\n", fail ? "FAIL" : "ok");
     return fail;
@@ -481,7 +515,8 @@ template <typename Fn> double median_graph_us(Fn enqueue, int n_inside, cudaStre
         OK(cudaEventSynchronize(z));
         cudaEventElapsedTime(&t, a, z);
     }
-    qsort(ms, 15, sizeof ms[0], [](const void *p, const void *q) { return *(float *)p < *(float *)q ? -1 : 1; });
+    qsort(ms, 15, sizeof ms[0],
+          [](const void *p, const void *q) { return *(float *)p < *(float *)q ? -1 : 1; });
     cudaGraphExecDestroy(exec);
     cudaGraphDestroy(graph);
     cudaEventDestroy(a);
@@ -515,7 +550,8 @@ cuda_matrix big_matrix(int32_t type, uint64_t n_in, uint64_t n_out, uint32_t n_s
 const double floor_bytes_per_us = 4.28e6;
 
 /* n matrices of a stack in a row, each its own launch, long past the L2 cache. */
-void time_matrix(const bench_context *b, int32_t type, uint64_t n_in, uint64_t n_out, const uint32_t *rows, int n_row_counts, int glu)
+void time_matrix(const bench_context *b, int32_t type, uint64_t n_in, uint64_t n_out, const uint32_t *rows,
+                 int n_row_counts, int glu)
 {
     uint64_t one = matrix_device_bytes(type, n_in, n_out, 1);
     uint32_t n = (uint32_t)(600000000 / one) + 2;
@@ -553,8 +589,9 @@ void time_matrix(const bench_context *b, int32_t type, uint64_t n_in, uint64_t n
             (int)(used / step), stream);
         double bytes = (double)one * step, flops = 2.0 * (double)(n_in * n_out) * r * step;
         printf("%-7s %6llu x %5llu%s rows %5u: %9.2f us  %7.2f TB/s = %5.1f%% of 4.28   %7.1f TFLOP/s\n",
-               sharpi_type_info(type)->name, (unsigned long long)n_out, (unsigned long long)n_in, glu ? " x2 glu" : "", r,
-               us, bytes / us * 1e-6, 100 * bytes / us / floor_bytes_per_us, flops / us * 1e-6);
+               sharpi_type_info(type)->name, (unsigned long long)n_out, (unsigned long long)n_in,
+               glu ? " x2 glu" : "", r, us, bytes / us * 1e-6, 100 * bytes / us / floor_bytes_per_us,
+               flops / us * 1e-6);
         cudaFree((void *)args.act[f]);
         cudaFree(x_dev);
         cudaFree(out);
@@ -564,20 +601,25 @@ void time_matrix(const bench_context *b, int32_t type, uint64_t n_in, uint64_t n
     cudaFree((void *)stack.data);
 }
 
-void bench_all(const bench_context *b)
+void bench_all(const bench_context *b, uint32_t min_rows, uint32_t max_rows)
 {
     static const uint32_t few[] = {1, 2, 4, 8}, mid[] = {16, 64, 128}, many[] = {512, 4096};
-    static const int32_t main_types[] = {SHARPI_TYPE_Q4_0, SHARPI_TYPE_Q4_K, SHARPI_TYPE_Q6_K, SHARPI_TYPE_Q8_0, SHARPI_TYPE_BF16};
-    printf("-- decode\n");
-    for (int32_t type : main_types) {
-        time_matrix(b, type, 3840, 15360, few, 4, 0);
-        time_matrix(b, type, 3840, 15360, few, 1, 1);
-        time_matrix(b, type, 15360, 3840, few, 4, 0);
-        time_matrix(b, type, 4096, 4096, few, 4, 0);
-        time_matrix(b, type, 4096, 1024, few, 1, 0);
+    static const int32_t main_types[] = {SHARPI_TYPE_Q4_0, SHARPI_TYPE_Q4_K, SHARPI_TYPE_Q6_K,
+                                         SHARPI_TYPE_Q8_0, SHARPI_TYPE_BF16};
+    if (min_rows <= MATMUL_GEMV_ROWS) {
+        printf("-- decode\n");
+        for (int32_t type : main_types) {
+            time_matrix(b, type, 3840, 15360, few, 4, 0);
+            time_matrix(b, type, 3840, 15360, few, 1, 1);
+            time_matrix(b, type, 15360, 3840, few, 4, 0);
+            time_matrix(b, type, 4096, 4096, few, 4, 0);
+            time_matrix(b, type, 4096, 1024, few, 1, 0);
+        }
+        for (int32_t type : all_types)
+            time_matrix(b, type, 3840, 15360, few, type == SHARPI_TYPE_F32 ? 1 : 4, 0);
     }
-    for (int32_t type : all_types)
-        time_matrix(b, type, 3840, 15360, few, type == SHARPI_TYPE_F32 ? 1 : 4, 0);
+    if (max_rows <= MATMUL_GEMV_ROWS)
+        return;
     printf("-- tiles\n");
     for (int32_t type : main_types) {
         time_matrix(b, type, 3840, 15360, mid, 3, 0);
@@ -591,7 +633,7 @@ void bench_all(const bench_context *b)
 
 } // namespace
 
-/* MATMUL_MAX_ROWS in the environment limits the rows, for runs under a memory checker. */
+/* MATMUL_MIN_ROWS and MATMUL_MAX_ROWS in the environment limit the rows, for runs under a memory checker. */
 int test_matmul(int bench)
 {
     bench_context b = {};
@@ -599,6 +641,8 @@ int test_matmul(int bench)
     int has_blas = 0, fail = 0;
     const char *limit = getenv("MATMUL_MAX_ROWS");
     uint32_t max_rows = limit ? (uint32_t)atoi(limit) : 100000;
+    limit = getenv("MATMUL_MIN_ROWS");
+    uint32_t min_rows = limit ? (uint32_t)atoi(limit) : 1;
 
     if (matmul_context_create(&b.ctx, 0, 1, &has_blas, &err)) {
         printf("%s\n", err.text);
@@ -617,10 +661,10 @@ int test_matmul(int bench)
     OK(cudaMemset(b.workspace, 0, b.workspace_bytes + 1));
     printf("workspace %.1f MiB\n", (double)b.workspace_bytes / 0x1p20);
     for (int i = 0; i < n_types; i++)
-        fail += check_type(&b, all_types[i], max_rows);
-    fail += check_mixed(&b, max_rows);
+        fail += check_type(&b, all_types[i], min_rows, max_rows);
+    fail += check_mixed(&b, min_rows, max_rows);
     if (bench)
-        bench_all(&b);
+        bench_all(&b, min_rows, max_rows);
     cudaFree(b.workspace);
     matmul_context_destroy(b.ctx);
     printf("matmul: %s\n", fail ? "FAIL" : "ok");

@@ -298,6 +298,23 @@ static __device__ __forceinline__ float4 lane_weights(const uint8_t *slab, const
     }
 }
 
+/* ---- Tensor cores in bf16 ---- */
+
+static __device__ __forceinline__ uint32_t bf16_pair(float a, float b)
+{
+    __nv_bfloat162 p = __floats2bfloat162_rn(a, b);
+    return *(uint32_t *)&p;
+}
+
+/* c += a b: 16 rows x 16 columns times 8 tokens. */
+static __device__ __forceinline__ void mma_bf16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
+{
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
 /* Calls macro(TYPE) in the case of `type`: every type with slabs, or the quantized ones. */
 #define EACH_QUANTIZED_TYPE(X)                                                                               \
     X(SHARPI_TYPE_Q4_0)                                                                                      \

@@ -13,9 +13,7 @@
 
 enum { GEMV_WARPS = 8, GEMV_THREADS = 32 * GEMV_WARPS, GEMV_MAX_STAGES = 16 };
 /* Two blocks of this size, with what the system reserves, fill an SM of 228 KiB: the next kernel starts beside this one. */
-enum { GEMV_SHARED = 115712, GEMV_MAX_RING = 32768 };
-
-enum gemv_mode { GEMV_DP4A, GEMV_MMA, GEMV_FLOAT };
+enum { GEMV_SHARED = 115712 };
 
 struct gemv_part {
     const uint8_t *data;
@@ -97,40 +95,76 @@ static __device__ __forceinline__ void walk_fill(const gemv_walk &w, const gemv_
                   w.slab + 1 < a.n_slabs ? p.slab_bytes : p.last_slab_bytes, full, lane);
 }
 
-template <int MODE, int NT>
-static __device__ __forceinline__ void slab_dot(int32_t type, const uint8_t *slab, uint32_t index,
-                                                const gemv_input &in, int lane,
-                                                float acc[2][MODE == GEMV_MMA ? 2 : NT])
+/* Tokens of a kernel, and sums of a lane per row. */
+static constexpr __host__ __device__ int mode_tokens(int mode)
 {
-    if constexpr (MODE == GEMV_FLOAT) {
-        if (type == SHARPI_TYPE_BF16)
-            dot_float<SHARPI_TYPE_BF16, NT>(slab, index, in, lane, acc);
-        else
-            dot_float<SHARPI_TYPE_F16, NT>(slab, index, in, lane, acc);
-    } else {
-        switch (type) {
+    return mode == GEMV_MMA || mode == GEMV_FLOAT_MMA ? 8 : 1;
+}
+static constexpr __host__ __device__ int mode_sums(int mode)
+{
+    return mode == GEMV_MMA || mode == GEMV_FLOAT_MMA ? 2 : 1;
+}
+
+template <int MODE>
+static __device__ __forceinline__ void slab_quantized(int32_t type, const uint8_t *slab,
+                                                      const act_slab<mode_sums(MODE)> &x, int lane,
+                                                      float acc[2][mode_sums(MODE)])
+{
+    switch (type) {
 #define SLAB_DOT(TYPE)                                                                                       \
     case TYPE:                                                                                               \
         if constexpr (MODE == GEMV_MMA)                                                                      \
-            dot_mma<TYPE>(slab, index, in, lane, acc);                                                       \
+            dot_mma<TYPE>(slab, x, lane, acc);                                                               \
         else                                                                                                 \
-            dot_dp4a<TYPE, NT>(slab, index, in, lane, acc);                                                  \
+            dot_dp4a<TYPE>(slab, x, lane, acc);                                                              \
         break;
-            EACH_QUANTIZED_TYPE(SLAB_DOT)
+        EACH_QUANTIZED_TYPE(SLAB_DOT)
+    }
+}
+
+/* Loads the slab's activations, waits for its weights, and adds their product to acc. */
+template <int MODE>
+static __device__ __forceinline__ void slab_product(int32_t type, const uint8_t *slab, uint64_t *full,
+                                                    uint32_t parity, uint32_t index, const gemv_input &in,
+                                                    int lane, float acc[2][mode_sums(MODE)])
+{
+    const int g = lane >> 2, t = lane & 3, last = (int)in.n_rows - 1;
+    const uint8_t *row = mode_tokens(MODE) == 1 ? in.act : in.act + min(g, last) * in.stride;
+
+    if constexpr (MODE == GEMV_DP4A || MODE == GEMV_MMA) {
+        act_slab<mode_sums(MODE)> x;
+        const uint8_t *scale_row[2] = {in.act + min(2 * t, last) * in.stride,
+                                       in.act + min(2 * t + 1, last) * in.stride};
+        if (MODE == GEMV_DP4A)
+            scale_row[0] = in.act;
+        act_load<mode_sums(MODE)>(x, row, scale_row, in.n_in, index, t);
+        ring_wait(full, parity);
+        slab_quantized<MODE>(type, slab, x, lane, acc);
+    } else {
+        float4 x[8];
+        if (index * 128 + 128 <= in.n_in) {
+#pragma unroll
+            for (int p = 0; p < 8; p++)
+                x[p] = *(const float4 *)(row + (index * 128 + p * 16 + 4 * t) * 4);
         }
+        ring_wait(full, parity);
+        if (type == SHARPI_TYPE_BF16)
+            dot_float<SHARPI_TYPE_BF16, MODE>(slab, index, x, row, in.n_in, lane, acc);
+        else
+            dot_float<SHARPI_TYPE_F16, MODE>(slab, index, x, row, in.n_in, lane, acc);
     }
 }
 
 /* The warp's sums of a pass to shared memory, sums[token][row]. */
-template <int MODE, int NT>
-static __device__ __forceinline__ void deposit(float *sums, float acc[2][MODE == GEMV_MMA ? 2 : NT], int lane)
+template <int MODE>
+static __device__ __forceinline__ void deposit(float *sums, float acc[2][mode_sums(MODE)], int lane)
 {
     const int g = lane >> 2, t = lane & 3;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
 #pragma unroll
-        for (int n = 0; n < (MODE == GEMV_MMA ? 2 : NT); n++) {
-            if constexpr (MODE == GEMV_MMA) {
+        for (int n = 0; n < mode_sums(MODE); n++) {
+            if constexpr (mode_tokens(MODE) == 8) {
                 sums[(2 * t + n) * 16 + g + 8 * r] = acc[r][n];
             } else {
                 float sum = acc[r][n];
@@ -189,11 +223,12 @@ static __device__ __forceinline__ void team_barrier(uint32_t id, uint32_t team)
         asm volatile("bar.sync %0, %1;" ::"r"(id + 1), "r"(team * 32) : "memory");
 }
 
-template <int MODE, int NT, bool GROUPED>
+template <int MODE, bool GROUPED>
 static __global__ void __launch_bounds__(GEMV_THREADS, 2) gemv_kernel(const __grid_constant__ gemv_params a)
 {
     extern __shared__ __align__(128) uint8_t shared[];
     __shared__ uint64_t barriers[GEMV_WARPS][GEMV_MAX_STAGES];
+    constexpr int NT = mode_tokens(MODE);
     const int warp = threadIdx.x / 32, lane = threadIdx.x & 31;
     const uint32_t member = warp % a.team, team = warp / a.team, n_teams = GEMV_WARPS / a.team;
     const uint32_t stride = gridDim.x * n_teams, deposit_floats = a.n_passes * NT * 16;
@@ -219,14 +254,14 @@ static __global__ void __launch_bounds__(GEMV_THREADS, 2) gemv_kernel(const __gr
         launch_wait();
     uint32_t limit = a.n_rows_dev ? min(a.n_rows, (uint32_t)max(0, *a.n_rows_dev)) : a.n_rows;
     gemv_input in = {a.act, a.act_stride, a.n_in, GROUPED ? 1 : a.n_rows};
-    float acc[2][MODE == GEMV_MMA ? 2 : NT] = {};
+    float acc[2][mode_sums(MODE)] = {};
     uint32_t stage = 0, parity = 0, half = 0;
 
     while (use.unit < a.n_units) {
         if (GROUPED)
             in.act = a.act + use.pair / a.in_divisor * a.act_stride;
-        ring_wait(full + stage, parity);
-        slab_dot<MODE, NT>(a.part[use.part].type, ring + stage * a.stage_bytes, use.slab, in, lane, acc);
+        slab_product<MODE>(a.part[use.part].type, ring + stage * a.stage_bytes, full + stage, parity,
+                           use.slab, in, lane, acc);
         __syncwarp();
         walk_fill(fill, a, ring + stage * a.stage_bytes, full + stage, lane);
         walk_next<GROUPED>(fill, a, member, stride);
@@ -238,7 +273,7 @@ static __global__ void __launch_bounds__(GEMV_THREADS, 2) gemv_kernel(const __gr
         if (!walk_next<GROUPED>(use, a, member, stride))
             continue;
         float *half_sums = sums + half * a.team * deposit_floats;
-        deposit<MODE, NT>(half_sums + member * deposit_floats + now.pass * NT * 16, acc, lane);
+        deposit<MODE>(half_sums + member * deposit_floats + now.pass * NT * 16, acc, lane);
         if (now.pass + 1 < a.n_passes)
             continue;
         team_barrier(team, a.team);
@@ -251,35 +286,29 @@ static __global__ void __launch_bounds__(GEMV_THREADS, 2) gemv_kernel(const __gr
 
 typedef void (*gemv_fn)(gemv_params);
 
-static gemv_fn gemv_pick(int mode, uint32_t n_rows, int grouped)
+static gemv_fn gemv_pick(int mode, int grouped)
 {
     if (grouped)
-        return mode == GEMV_FLOAT ? gemv_kernel<GEMV_FLOAT, 1, true> : gemv_kernel<GEMV_DP4A, 1, true>;
-    if (mode == GEMV_FLOAT)
-        return n_rows <= 1   ? gemv_kernel<GEMV_FLOAT, 1, false>
-               : n_rows <= 2 ? gemv_kernel<GEMV_FLOAT, 2, false>
-               : n_rows <= 4 ? gemv_kernel<GEMV_FLOAT, 4, false>
-                             : gemv_kernel<GEMV_FLOAT, 8, false>;
-    return n_rows <= 1   ? gemv_kernel<GEMV_DP4A, 1, false>
-           : n_rows <= 2 ? gemv_kernel<GEMV_DP4A, 2, false>
-                         : gemv_kernel<GEMV_MMA, 8, false>;
-}
-
-static uint32_t tokens_of(uint32_t n_rows, int mode, int grouped)
-{
-    if (grouped || n_rows <= 1)
-        return 1;
-    return n_rows <= 2 ? 2 : n_rows <= 4 && mode == GEMV_FLOAT ? 4 : 8;
+        return mode == GEMV_FLOAT ? gemv_kernel<GEMV_FLOAT, true> : gemv_kernel<GEMV_DP4A, true>;
+    switch (mode) {
+    case GEMV_DP4A:
+        return gemv_kernel<GEMV_DP4A, false>;
+    case GEMV_MMA:
+        return gemv_kernel<GEMV_MMA, false>;
+    case GEMV_FLOAT:
+        return gemv_kernel<GEMV_FLOAT, false>;
+    default:
+        return gemv_kernel<GEMV_FLOAT_MMA, false>;
+    }
 }
 
 extern "C" int matmul_gemv_prepare(const struct matmul_context *ctx)
 {
-    for (int mode = GEMV_DP4A; mode <= GEMV_FLOAT; mode++) {
-        for (uint32_t n_rows = 0; n_rows <= 8; n_rows = n_rows ? 2 * n_rows : 1) {
-            gemv_fn kernel = gemv_pick(mode, n_rows, n_rows == 0);
-            int e =
-                (int)cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                          min(GEMV_SHARED, ctx->shared_bytes) - 1024);
+    for (int mode = GEMV_DP4A; mode <= GEMV_FLOAT_MMA; mode++) {
+        for (int grouped = 0; grouped < 2; grouped++) {
+            int e = (int)cudaFuncSetAttribute((const void *)gemv_pick(mode, grouped),
+                                              cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                              min((int)GEMV_SHARED, ctx->shared_bytes) - 1024);
             if (e)
                 return e;
         }
@@ -324,11 +353,11 @@ static uint32_t pick_team(const struct matmul_context *ctx, uint32_t n_units, ui
 static int gemv_go(const struct matmul_context *ctx, gemv_params *a, int mode, int grouped,
                    cudaStream_t stream)
 {
-    uint32_t tokens = tokens_of(a->n_rows, mode, grouped), stage = 0;
+    uint32_t tokens = (uint32_t)mode_tokens(mode), stage = 0, columns = mode >= GEMV_FLOAT ? 128 : 256;
     uint32_t shared =
         min(GEMV_SHARED, ctx->shared_bytes) - 1024 - sizeof(uint64_t) * GEMV_WARPS * GEMV_MAX_STAGES;
 
-    a->n_slabs = (a->n_in + (mode == GEMV_FLOAT ? 127 : 255)) / (mode == GEMV_FLOAT ? 128 : 256);
+    a->n_slabs = (a->n_in + columns - 1) / columns;
     a->team = pick_team(ctx, a->n_units, a->n_slabs * a->n_passes);
     while (a->team > a->n_slabs)
         a->team /= 2;
@@ -340,7 +369,7 @@ static int gemv_go(const struct matmul_context *ctx, gemv_params *a, int mode, i
     uint32_t blocks = min((uint32_t)ctx->n_sms, (a->n_units * a->team + GEMV_WARPS - 1) / GEMV_WARPS);
     if (GEMV_WARPS / a->team > 1)
         blocks = min((uint32_t)ctx->n_sms, a->n_units);
-    return launch_kernel(gemv_pick(mode, a->n_rows, grouped), dim3(blocks), dim3(GEMV_THREADS),
+    return launch_kernel(gemv_pick(mode, grouped), dim3(blocks), dim3(GEMV_THREADS),
                          (size_t)GEMV_WARPS * a->n_stages * stage + sums, stream, ctx->overlap, a);
 }
 
@@ -352,7 +381,9 @@ static int is_16_bit(int32_t type)
 /* The parts of one mode (all of them when glu) as one launch. */
 static int gemv_mode_launch(const struct matmul_args *args, int is_float)
 {
-    int mode = is_float ? GEMV_FLOAT : args->n_rows <= 2 ? GEMV_DP4A : GEMV_MMA;
+    int mode = is_float            ? args->n_rows <= 1 ? GEMV_FLOAT : GEMV_FLOAT_MMA
+               : args->n_rows <= 1 ? GEMV_DP4A
+                                   : GEMV_MMA;
     enum act_format format = is_float ? ACT_F32 : ACT_Q8;
     gemv_params a = {};
 

@@ -1,14 +1,19 @@
 /* One slab of 16 rows times a few activation rows, from shared memory into a lane's registers.
  *
- * Three ways, by type and number of tokens; each adds to acc:
- *   dot_dp4a:  quantized, 1 or 2 tokens. acc[row][token] is the lane's share: the four lanes of a g are summed at the end.
- *   dot_mma:   quantized, up to 8 tokens. acc[row][i] is complete, of token 2t + i.
- *   dot_float: 16-bit weights, f32 activations; shares as dot_dp4a.
+ * Four ways, by type and number of tokens; each adds to acc:
+ *   dp4a:      quantized, one token. acc[row][0] is the lane's share: the four lanes of a g are summed at the end.
+ *   mma:       quantized, up to 8 tokens. acc[row][i] is complete, of token 2t + i.
+ *   float:     16-bit weights, one token of f32; shares as dp4a.
+ *   float_mma: 16-bit weights, up to 8 tokens of f32, each split in two bf16 that together have 16 bits; complete as mma.
+ * A slab's activations are loaded (act_load) before its weights are waited for. Loads past the end of a row are moved to
+ * its last block and count as zeros: no branches.
  */
 #ifndef SHARPI_BACKEND_CUDA_MATMUL_GEMV_CUH
 #define SHARPI_BACKEND_CUDA_MATMUL_GEMV_CUH
 
 #include "matmul-decode.cuh"
+
+enum gemv_mode { GEMV_DP4A, GEMV_MMA, GEMV_FLOAT, GEMV_FLOAT_MMA };
 
 struct gemv_input {
     const uint8_t *act; /* the first activation row */
@@ -16,71 +21,73 @@ struct gemv_input {
     uint32_t n_in, n_rows; /* rows that may be read */
 };
 
-/* Scales (x, z) and scaled sums (y, w) of blocks `first` and first + 1 of a row; zeros past the end. */
-static __device__ __forceinline__ float4 act_scale_pair(const uint8_t *row, uint32_t n_in, uint32_t first)
+/* ---- Quantized ---- */
+
+/* A lane's activations of a slab: NS rows' scales and scaled sums (x, y: even blocks, z, w: odd ones), one row's words. */
+template <int NS> struct act_slab {
+    uint2 word[8];
+    float4 d[NS][4];
+};
+
+/* words: of row `word_row`; scales: of the rows scale_row[]. */
+template <int NS>
+static __device__ __forceinline__ void act_load(act_slab<NS> &x, const uint8_t *word_row,
+                                                const uint8_t *const scale_row[NS], uint32_t n_in,
+                                                uint32_t slab_index, int t)
 {
-    float4 d = make_float4(0, 0, 0, 0);
-    if (first * 32 < n_in) {
-        d = *(const float4 *)(row + n_in + first * 8);
-        if (first * 32 + 32 >= n_in)
-            d.z = d.w = 0;
+    const uint32_t last = n_in / 32 - 1;
+#pragma unroll
+    for (uint32_t b = 0; b < 8; b++)
+        x.word[b] = *(const uint2 *)(word_row + min(slab_index * 8 + b, last) * 32 + t * 8);
+#pragma unroll
+    for (int n = 0; n < NS; n++) {
+#pragma unroll
+        for (uint32_t b = 0; b < 8; b += 2) {
+            uint32_t block = slab_index * 8 + b;
+            float4 d = *(const float4 *)(scale_row[n] + n_in + min(block, last & ~1u) * 8);
+            x.d[n][b / 2] = make_float4(block <= last ? d.x : 0, block <= last ? d.y : 0,
+                                        block < last ? d.z : 0, block < last ? d.w : 0);
+        }
     }
-    return d;
 }
 
-/* The lane's words of sub-blocks 0 and 1 of a block of a row. */
-static __device__ __forceinline__ uint2 act_words(const uint8_t *row, uint32_t n_in, uint32_t block, int t)
-{
-    return block * 32 < n_in ? *(const uint2 *)(row + block * 32 + t * 8) : make_uint2(0, 0);
-}
-
-template <int TYPE, int NT>
-static __device__ __forceinline__ void dot_dp4a(const uint8_t *slab, uint32_t slab_index,
-                                                const gemv_input &in, int lane, float acc[2][NT])
+template <int TYPE>
+static __device__ __forceinline__ void dot_dp4a(const uint8_t *slab, const act_slab<1> &in, int lane,
+                                                float acc[2][1])
 {
     using W = weight_type<TYPE>;
     const lane_header<TYPE> h = lane_header_load<TYPE>(slab, lane);
-    const int t = lane & 3;
-    const uint8_t *x_row[NT];
-    float part[2][NT] = {}, part_min[2][NT] = {};
-    float4 d[NT];
+    float part[2] = {}, part_min[2] = {};
 
 #pragma unroll
-    for (int n = 0; n < NT; n++)
-        x_row[n] = in.act + (n < (int)in.n_rows ? n : 0) * in.stride;
-#pragma unroll
     for (int b = 0; b < 8; b++) {
-        uint32_t v[2][2];
-        lane_values<TYPE>(slab, b, 0, lane, v[0]);
-        lane_values<TYPE>(slab, b, 1, lane, v[1]);
+        const float4 d = in.d[0][b / 2];
+        const float dx = b & 1 ? d.z : d.x, sx = b & 1 ? d.w : d.y;
+        const uint2 x = in.word[b];
 #pragma unroll
-        for (int n = 0; n < NT; n++) {
-            if (b % 2 == 0)
-                d[n] = act_scale_pair(x_row[n], in.n_in, slab_index * 8 + b);
-            const float dx = b & 1 ? d[n].z : d[n].x, sx = b & 1 ? d[n].w : d[n].y;
-            const uint2 x = act_words(x_row[n], in.n_in, slab_index * 8 + b, t);
-#pragma unroll
-            for (int r = 0; r < 2; r++) {
-                if constexpr (W::two_scales) {
-                    int sum = __dp4a((int)v[r][0], (int)x.x, 0) * sub_scale<TYPE>(h, b, r, 0) +
-                              __dp4a((int)v[r][1], (int)x.y, 0) * sub_scale<TYPE>(h, b, r, 1);
-                    part[r][n] += dx * (float)sum;
-                    if constexpr (W::has_min) {
-                        int min = __dp4a(0x01010101, (int)x.x, 0) * sub_min<TYPE>(h, b, r, 0) +
-                                  __dp4a(0x01010101, (int)x.y, 0) * sub_min<TYPE>(h, b, r, 1);
-                        part_min[r][n] += dx * (float)min;
-                    }
+        for (int r = 0; r < 2; r++) {
+            uint32_t v[2];
+            lane_values<TYPE>(slab, b, r, lane, v);
+            if constexpr (W::two_scales) {
+                int sum = __dp4a((int)v[0], (int)x.x, 0) * sub_scale<TYPE>(h, b, r, 0) +
+                          __dp4a((int)v[1], (int)x.y, 0) * sub_scale<TYPE>(h, b, r, 1);
+                part[r] += dx * (float)sum;
+                if constexpr (W::has_min) {
+                    int min = __dp4a(0x01010101, (int)x.x, 0) * sub_min<TYPE>(h, b, r, 0) +
+                              __dp4a(0x01010101, (int)x.y, 0) * sub_min<TYPE>(h, b, r, 1);
+                    part_min[r] += dx * (float)min;
+                }
+            } else {
+                int sum = __dp4a((int)v[1], (int)x.y, __dp4a((int)v[0], (int)x.x, 0));
+                if constexpr (W::is_super) {
+                    part[r] += dx * (float)(sum * sub_scale<TYPE>(h, b, r, 0));
+                    if constexpr (W::has_min)
+                        part_min[r] += sx * (float)sub_min<TYPE>(h, b, r, 0);
                 } else {
-                    int sum = __dp4a((int)v[r][1], (int)x.y, __dp4a((int)v[r][0], (int)x.x, 0));
-                    if constexpr (W::is_super) {
-                        part[r][n] += dx * (float)(sum * sub_scale<TYPE>(h, b, r, 0));
-                        if constexpr (W::has_min)
-                            part_min[r][n] += sx * (float)sub_min<TYPE>(h, b, r, 0);
-                    } else {
-                        acc[r][n] += block_scale<TYPE>(h, b, r) * dx * (float)sum;
-                        if constexpr (W::has_min) /* all four lanes of a g do the same: a quarter each */
-                            acc[r][n] -= 0.25f * block_min<TYPE>(h, b, r) * sx;
-                    }
+                    acc[r][0] +=
+                        raw_block_scale<TYPE>(h, b, r) * (dx * (1.0f / W::value_factor)) * (float)sum;
+                    if constexpr (W::has_min) /* all four lanes of a g do the same: a quarter each */
+                        acc[r][0] -= block_min<TYPE>(h, b, r) * (0.25f * sx);
                 }
             }
         }
@@ -89,12 +96,9 @@ static __device__ __forceinline__ void dot_dp4a(const uint8_t *slab, uint32_t sl
         constexpr float share = W::two_scales ? 1.0f : 0.25f;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-#pragma unroll
-            for (int n = 0; n < NT; n++) {
-                acc[r][n] += block_scale<TYPE>(h, 0, r) * part[r][n];
-                if constexpr (W::has_min)
-                    acc[r][n] -= share * block_min<TYPE>(h, 0, r) * part_min[r][n];
-            }
+            acc[r][0] += block_scale<TYPE>(h, 0, r) * part[r];
+            if constexpr (W::has_min)
+                acc[r][0] -= share * block_min<TYPE>(h, 0, r) * part_min[r];
         }
     }
 }
@@ -147,17 +151,12 @@ static __device__ __forceinline__ void block_mma(const lane_header<TYPE> &h, int
 }
 
 template <int TYPE>
-static __device__ __forceinline__ void dot_mma(const uint8_t *slab, uint32_t slab_index, const gemv_input &in,
-                                               int lane, float acc[2][2])
+static __device__ __forceinline__ void dot_mma(const uint8_t *slab, const act_slab<2> &in, int lane,
+                                               float acc[2][2])
 {
     using W = weight_type<TYPE>;
     const lane_header<TYPE> h = lane_header_load<TYPE>(slab, lane);
-    const int g = lane >> 2, t = lane & 3, last = (int)in.n_rows - 1;
-    const uint8_t *x_row = in.act + min(g, last) * in.stride;
-    const uint8_t *d_row[2] = {in.act + min(2 * t, last) * in.stride,
-                               in.act + min(2 * t + 1, last) * in.stride};
     float part[4] = {}, part_min[4] = {};
-    float4 d[2];
 
 #pragma unroll
     for (int b = 0; b < 8; b++) {
@@ -165,16 +164,12 @@ static __device__ __forceinline__ void dot_mma(const uint8_t *slab, uint32_t sla
         int sum[4] = {}, min[4] = {};
         lane_values<TYPE>(slab, b, 0, lane, v[0]);
         lane_values<TYPE>(slab, b, 1, lane, v[1]);
-        const uint2 x = act_words(x_row, in.n_in, slab_index * 8 + b, t);
-        if (b % 2 == 0) {
-            d[0] = act_scale_pair(d_row[0], in.n_in, slab_index * 8 + b);
-            d[1] = act_scale_pair(d_row[1], in.n_in, slab_index * 8 + b);
-        }
-        block_mma<TYPE>(h, b, v, x, sum, min);
+        block_mma<TYPE>(h, b, v, in.word[b], sum, min);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const int r = i >> 1, n = i & 1;
-            const float dx = b & 1 ? d[n].z : d[n].x, sx = b & 1 ? d[n].w : d[n].y;
+            const float4 d = in.d[n][b / 2];
+            const float dx = b & 1 ? d.z : d.x, sx = b & 1 ? d.w : d.y;
             if constexpr (W::is_super) {
                 part[i] += dx * (float)sum[i];
                 if constexpr (W::two_scales)
@@ -199,13 +194,15 @@ static __device__ __forceinline__ void dot_mma(const uint8_t *slab, uint32_t sla
     }
 }
 
+/* ---- 16-bit weights ---- */
+
 /* Columns [column, column + 4) of an f32 row; zeros past the end. */
 static __device__ __forceinline__ float4 act_floats(const uint8_t *row, uint32_t n_in, uint32_t column)
 {
     const float *x = (const float *)row + column;
+    float4 v = make_float4(0, 0, 0, 0);
     if (column + 4 <= n_in)
         return *(const float4 *)x;
-    float4 v = make_float4(0, 0, 0, 0);
     if (column < n_in)
         v.x = x[0];
     if (column + 1 < n_in)
@@ -215,25 +212,70 @@ static __device__ __forceinline__ float4 act_floats(const uint8_t *row, uint32_t
     return v;
 }
 
-template <int TYPE, int NT>
-static __device__ __forceinline__ void dot_float(const uint8_t *slab, uint32_t slab_index,
-                                                 const gemv_input &in, int lane, float acc[2][NT])
+template <int TYPE>
+static __device__ __forceinline__ void columns_float(const uint8_t *slab, int p, float4 x, int lane,
+                                                     float acc[2][1])
 {
     const lane_header<TYPE> none = {};
+    float4 w0 = lane_weights<TYPE>(slab, none, p >> 1, 0, p & 1, lane),
+           w1 = lane_weights<TYPE>(slab, none, p >> 1, 1, p & 1, lane);
+    acc[0][0] += (w0.x * x.x + w0.y * x.y) + (w0.z * x.z + w0.w * x.w);
+    acc[1][0] += (w1.x * x.x + w1.y * x.y) + (w1.z * x.z + w1.w * x.w);
+}
+
+/* What bf16_pair leaves of a and b. */
+static __device__ __forceinline__ uint32_t bf16_rest(float a, float b, uint32_t pair)
+{
+    return bf16_pair(a - __uint_as_float(pair << 16), b - __uint_as_float(pair & 0xffff0000u));
+}
+
+/* 16 columns of the slab: weights and activations as sums of two bf16; the product of both small parts is left out. */
+template <int TYPE>
+static __device__ __forceinline__ void columns_float_mma(const uint8_t *slab, int p, float4 x, int lane,
+                                                         float c[4])
+{
+    uint32_t x0 = bf16_pair(x.x, x.y), x1 = bf16_pair(x.z, x.w), y0 = bf16_rest(x.x, x.y, x0),
+             y1 = bf16_rest(x.z, x.w, x1), w[4];
+    if constexpr (TYPE == SHARPI_TYPE_BF16) {
+        uint2 p0 = lane_pairs(slab, p >> 1, 0, p & 1, lane), p1 = lane_pairs(slab, p >> 1, 1, p & 1, lane);
+        w[0] = p0.x, w[1] = p1.x, w[2] = p0.y, w[3] = p1.y;
+    } else {
+        const lane_header<TYPE> none = {};
+        float4 w0 = lane_weights<TYPE>(slab, none, p >> 1, 0, p & 1, lane),
+               w1 = lane_weights<TYPE>(slab, none, p >> 1, 1, p & 1, lane);
+        w[0] = bf16_pair(w0.x, w0.y), w[1] = bf16_pair(w1.x, w1.y);
+        w[2] = bf16_pair(w0.z, w0.w), w[3] = bf16_pair(w1.z, w1.w);
+        const uint32_t rest[4] = {bf16_rest(w0.x, w0.y, w[0]), bf16_rest(w1.x, w1.y, w[1]),
+                                  bf16_rest(w0.z, w0.w, w[2]), bf16_rest(w1.z, w1.w, w[3])};
+        mma_bf16(c, rest, x0, x1);
+    }
+    mma_bf16(c, w, y0, y1);
+    mma_bf16(c, w, x0, x1);
+}
+
+/* A slab; float: row 0 is the token, float_mma: row g. Only a row's last slab looks for its end. */
+template <int TYPE, int MODE>
+static __device__ __forceinline__ void dot_float(const uint8_t *slab, uint32_t slab_index, const float4 x[8],
+                                                 const uint8_t *row, uint32_t n_in, int lane,
+                                                 float acc[2][MODE == GEMV_FLOAT ? 1 : 2])
+{
     const int t = lane & 3;
+    float c[4] = {};
+    const bool whole = slab_index * 128 + 128 <= n_in;
 #pragma unroll
     for (int p = 0; p < 8; p++) { /* 16 columns */
         uint32_t column = slab_index * 128 + p * 16;
-        if (column >= in.n_in)
+        if (!whole && column >= n_in)
             break;
-        float4 w0 = lane_weights<TYPE>(slab, none, p >> 1, 0, p & 1, lane),
-               w1 = lane_weights<TYPE>(slab, none, p >> 1, 1, p & 1, lane);
-#pragma unroll
-        for (int n = 0; n < NT; n++) {
-            float4 x = act_floats(in.act + (n < (int)in.n_rows ? n : 0) * in.stride, in.n_in, column + 4 * t);
-            acc[0][n] += w0.x * x.x + w0.y * x.y + w0.z * x.z + w0.w * x.w;
-            acc[1][n] += w1.x * x.x + w1.y * x.y + w1.z * x.z + w1.w * x.w;
-        }
+        float4 v = whole ? x[p] : act_floats(row, n_in, column + 4 * t);
+        if constexpr (MODE == GEMV_FLOAT)
+            columns_float<TYPE>(slab, p, v, lane, acc);
+        else
+            columns_float_mma<TYPE>(slab, p, v, lane, c);
+    }
+    if constexpr (MODE == GEMV_FLOAT_MMA) {
+        acc[0][0] += c[0], acc[0][1] += c[1];
+        acc[1][0] += c[2], acc[1][1] += c[3];
     }
 }
 
