@@ -6,7 +6,7 @@ AC_DEFUN([SHARPI_CUDA], [
     [AS_HELP_STRING([--with-cuda@<:@=DIR@:>@], [CUDA backend with the toolkit in DIR (default: where nvcc is, if anywhere)])],
     [], [with_cuda=auto])
   AC_ARG_WITH([cuda-arch],
-    [AS_HELP_STRING([--with-cuda-arch=LIST], [compute capabilities to make code for, such as 80,90 (default: 80,86,89,90 and what is newer by PTX)])],
+    [AS_HELP_STRING([--with-cuda-arch=LIST], [compute capabilities to make code for, such as 80,90 (default: 80,90, which serve all of 8.x and 9.x, and what is newer by PTX)])],
     [], [with_cuda_arch=])
   AC_ARG_VAR([NVCCFLAGS], [flags for nvcc, default -O3])
   : ${NVCCFLAGS=-O3}
@@ -36,10 +36,12 @@ AC_DEFUN([SHARPI_CUDA_TOOLKIT], [
     AS_IF([test -f "$cuda_lib/libcudart_static.a"], [CUDA_LIBS="-L$cuda_lib $CUDA_LIBS"; break])
   done
   CUDA_ARCH_FLAGS=
-  cuda_archs=`echo "${with_cuda_arch:-80,86,89,90}" | tr ',' ' '`
+  cuda_archs=`echo "${with_cuda_arch:-80,90}" | tr ',' ' '`
   for cuda_arch in $cuda_archs; do
-    CUDA_ARCH_FLAGS="$CUDA_ARCH_FLAGS -gencode arch=compute_$cuda_arch,code=sm_$cuda_arch"
     cuda_last=$cuda_arch
+    dnl Warpgroup matrix instructions are only in the code for exactly this chip.
+    AS_IF([test "$cuda_arch" = 90], [cuda_arch=90a])
+    CUDA_ARCH_FLAGS="$CUDA_ARCH_FLAGS -gencode arch=compute_$cuda_arch,code=sm_$cuda_arch"
   done
   dnl PTX lets the driver compile for later chips; whoever names one list wants that and no more.
   AS_IF([test -z "$with_cuda_arch"], [CUDA_ARCH_FLAGS="$CUDA_ARCH_FLAGS -gencode arch=compute_$cuda_last,code=compute_$cuda_last"])

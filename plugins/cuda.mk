@@ -20,4 +20,16 @@ mostlyclean-local:
 
 # The toolkit's part of the SDK.
 sharpicudaincludedir = $(includedir)/sharpi/cuda
-sharpicudainclude_HEADERS = # include/sharpi/cuda/*.h and *.cuh, those that exist
+sharpicudainclude_HEADERS = \
+	include/sharpi/cuda/attention-append.cuh \
+	include/sharpi/cuda/attention-exact.cuh \
+	include/sharpi/cuda/attention-merge.cuh \
+	include/sharpi/cuda/attention-tensor.cuh \
+	include/sharpi/cuda/attention-wgmma.cuh \
+	include/sharpi/cuda/attention-work.cuh \
+	include/sharpi/cuda/attention.cuh \
+	include/sharpi/cuda/device.cuh \
+	include/sharpi/cuda/kv-cuda.h \
+	include/sharpi/cuda/kv-format.cuh \
+	include/sharpi/cuda/launch.cuh \
+	include/sharpi/cuda/wgmma.cuh

@@ -1,5 +1,5 @@
 /* Whole models against Hugging Face's logits: every fixture, chunk size, instruction set, cache format and batch shape.
- * SHARPI_TEST_BACKEND names another backend than the CPU's (cuda). */
+ * SHARPI_TEST_BACKEND names another backend than the CPU's (cuda), SHARPI_TEST_FIXTURES some of the fixtures. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,12 +49,28 @@ static float *run_fixture(const struct fixture_data *data, struct sharpi_model_o
     return logits;
 }
 
+/* SHARPI_TEST_FIXTURES: names, separated by spaces, of those to run; all without it. */
+static int is_chosen(const char *name)
+{
+    const char *chosen = getenv("SHARPI_TEST_FIXTURES"), *at;
+    size_t n = strlen(name);
+    if (!chosen || !*chosen)
+        return 1;
+    for (at = strstr(chosen, name); at; at = strstr(at + 1, name)) {
+        if ((at == chosen || at[-1] == ' ') && (at[n] == 0 || at[n] == ' '))
+            return 1;
+    }
+    return 0;
+}
+
 /* Calls check for every fixture with its reference. */
 static void each_fixture(void (*check)(const struct fixture *, const struct fixture_data *))
 {
     uint32_t i;
     for (i = 0; i < n_fixtures; i++) {
         struct fixture_data data;
+        if (!is_chosen(fixtures[i].name))
+            continue;
         if (fixture_read(&fixtures[i], &data)) {
             CU_FAIL("fixture unreadable");
             continue;

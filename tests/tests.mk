@@ -19,6 +19,7 @@ include tests/backend-cpu.mk
 include tests/chat.mk
 include tests/gguf.mk
 include tests/jinja.mk
+include tests/kernels-cuda/kernels-cuda.mk
 include tests/matmul.mk
 include tests/models.mk
 include tests/parts.mk

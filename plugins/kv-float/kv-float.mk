@@ -24,8 +24,7 @@ endif
 plugins_kv_float_libkv_float_avx512_la_SOURCES = plugins/kv-float/kv-float-avx512.c
 plugins_kv_float_libkv_float_avx512_la_CFLAGS = $(AM_CFLAGS) -O3 $(AVX512_CFLAGS)
 
-if HAVE_CUDA
-plugins_kv_float_la_SOURCES += \
+kv_float_cuda_sources = \
 	plugins/kv-float/bf16-128.cu \
 	plugins/kv-float/bf16-256.cu \
 	plugins/kv-float/bf16-512.cu \
@@ -35,5 +34,7 @@ plugins_kv_float_la_SOURCES += \
 	plugins/kv-float/float-cuda.h \
 	plugins/kv-float/float-tables.cu \
 	plugins/kv-float/float.cuh
+if HAVE_CUDA
+plugins_kv_float_la_SOURCES += $(kv_float_cuda_sources)
 plugins_kv_float_la_LIBADD += $(CUDA_LIBS)
 endif

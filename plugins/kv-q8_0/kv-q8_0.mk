@@ -23,13 +23,14 @@ endif
 plugins_kv_q8_0_libq8_0_avx512_la_SOURCES = plugins/kv-q8_0/q8_0-avx512.c
 plugins_kv_q8_0_libq8_0_avx512_la_CFLAGS = $(AM_CFLAGS) -O3 $(AVX512_CFLAGS)
 
-if HAVE_CUDA
-plugins_kv_q8_0_la_SOURCES += \
+kv_q8_0_cuda_sources = \
 	plugins/kv-q8_0/q8_0-128.cu \
 	plugins/kv-q8_0/q8_0-256.cu \
 	plugins/kv-q8_0/q8_0-512.cu \
 	plugins/kv-q8_0/q8_0-cuda.h \
 	plugins/kv-q8_0/q8_0-table.cu \
 	plugins/kv-q8_0/q8_0.cuh
+if HAVE_CUDA
+plugins_kv_q8_0_la_SOURCES += $(kv_q8_0_cuda_sources)
 plugins_kv_q8_0_la_LIBADD += $(CUDA_LIBS)
 endif

@@ -1,0 +1,20 @@
+# Kernels of the CUDA backend and of the KV formats, on a GPU: tests/kernels-cuda [matmul|attention|rows|moe]... [--bench].
+# check_PROGRAMS, so that "make check" builds and runs it: without a GPU it says so and is skipped.
+if HAVE_CUDA
+check_LTLIBRARIES += tests/kernels-cuda/libtests.la
+tests_kernels_cuda_libtests_la_SOURCES = \
+	$(kv_float_cuda_sources) \
+	$(kv_q8_0_cuda_sources) \
+	plugins/kv-float/kv-float-c.c \
+	plugins/kv-q8_0/q8_0-c.c \
+	tests/kernels-cuda/attention.cu \
+	tests/kernels-cuda/matmul.cu \
+	tests/kernels-cuda/moe.cu \
+	tests/kernels-cuda/rows.cu
+tests_kernels_cuda_libtests_la_CFLAGS = $(AM_CFLAGS) -O3
+
+check_PROGRAMS += tests/test-kernels-cuda
+tests_test_kernels_cuda_SOURCES = tests/kernels-cuda/main.c
+tests_test_kernels_cuda_CPPFLAGS = $(AM_CPPFLAGS) $(CUDA_CPPFLAGS)
+tests_test_kernels_cuda_LDADD = tests/kernels-cuda/libtests.la plugins/backend-cuda/libcuda.la $(CUDA_LIBS) -lm
+endif
