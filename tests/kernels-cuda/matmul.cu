@@ -391,7 +391,7 @@ int check_product(const bench_context *b, const product &c, double *worst)
         uint64_t valid = c.n_out * c.n_rows_dev, touched = 0;
         double error = relative_error(got, ref[p], size[p], valid),
                limit = tolerance(matmul_act_format(&w[p].m, rows), w[p].m.type) * (c.glu ? 2 : 1);
-        for (uint64_t i = valid; i < n; i++) {
+        for (uint64_t i = valid; i < n && rows <= 128; i++) {
             uint32_t u;
             memcpy(&u, &got[i], 4);
             touched += c.epilogue == MATMUL_ADD ? got[i] != before[i] : u != poison;
@@ -484,6 +484,146 @@ int check_mixed(const bench_context *b, uint32_t min_rows, uint32_t max_rows)
                               &worst);
     }
     printf("mixed types %s\n", fail ? "FAIL" : "ok");
+    return fail;
+}
+
+/* ---- Mixtures ---- */
+
+struct mixture {
+    int32_t type;
+    uint64_t n_in, n_out;
+    uint32_t n_experts, n_tokens, k;
+    int32_t sorted, glu, with_bias;
+};
+
+/* Pairs token-major with distinct experts per token, and their order by expert. */
+struct routing {
+    int32_t *expert_of, *starts, *in_rows, *out_rows; /* host, then device */
+};
+
+template <typename T> T *to_device(const T *host, uint64_t n)
+{
+    T *p;
+    OK(cudaMalloc(&p, n * sizeof(T) + 16));
+    OK(cudaMemcpy(p, host, n * sizeof(T), cudaMemcpyHostToDevice));
+    return p;
+}
+
+routing route(const mixture &c)
+{
+    uint32_t n = c.n_tokens * c.k, place = 0;
+    routing r = {(int32_t *)calloc(n, 4), (int32_t *)calloc(c.n_experts + 1, 4), (int32_t *)calloc(n, 4),
+                 (int32_t *)calloc(n, 4)};
+    for (uint32_t t = 0; t < c.n_tokens; t++) {
+        uint32_t first = random_bits() % c.n_experts;
+        for (uint32_t j = 0; j < c.k; j++)
+            r.expert_of[t * c.k + j] = (int32_t)((first + j * 3) % c.n_experts);
+    }
+    for (uint32_t e = 0; e < c.n_experts; e++) {
+        r.starts[e] = (int32_t)place;
+        for (uint32_t p = 0; p < n; p++) {
+            if (r.expert_of[p] != (int32_t)e)
+                continue;
+            r.in_rows[place] = (int32_t)(p / c.k);
+            r.out_rows[place++] = (int32_t)p;
+        }
+    }
+    r.starts[c.n_experts] = (int32_t)place;
+    return r;
+}
+
+int check_mixture(const bench_context *b, const mixture &c, double *worst)
+{
+    uint32_t n_parts = c.glu ? 2 : 1, n_pairs = c.n_tokens * c.k;
+    routing r = route(c);
+    float *x = (float *)malloc(c.n_tokens * c.n_in * 4), *x_dev = random_device(c.n_tokens * c.n_in, x);
+    float *bias[2], *bias_dev[2], *got = (float *)malloc(n_pairs * c.n_out * 4);
+    double diff = 0, norm = 0;
+    weight w[2];
+    matmul_grouped_args args = {};
+    guarded out = guarded_make(n_pairs * c.n_out);
+    int32_t *expert_dev = to_device(r.expert_of, n_pairs), *starts_dev = to_device(r.starts, c.n_experts + 1),
+            *in_dev = to_device(r.in_rows, n_pairs), *out_dev = to_device(r.out_rows, n_pairs);
+
+    for (uint32_t p = 0; p < n_parts; p++) {
+        w[p] = weight_make(c.type, c.n_in, c.n_out, c.n_experts);
+        bias[p] = (float *)malloc(c.n_experts * c.n_out * 4);
+        bias_dev[p] = random_device(c.n_experts * c.n_out, bias[p]);
+        args.part[p] = {&w[p].m, c.with_bias ? bias_dev[p] : NULL, out.data, c.n_out, MATMUL_STORE};
+    }
+    args.ctx = b->ctx;
+    args.n_parts = n_parts;
+    args.act = activations(matmul_grouped_act_format(&w[0].m, c.sorted), x_dev, c.n_in, c.n_tokens,
+                           &args.act_stride);
+    args.n_pairs = n_pairs;
+    args.sorted = c.sorted;
+    args.expert_of = expert_dev;
+    args.in_divisor = c.k;
+    args.starts = starts_dev;
+    args.in_rows = in_dev;
+    args.out_rows = out_dev;
+    args.glu = c.glu;
+    args.workspace = b->workspace;
+    args.workspace_bytes = b->workspace_bytes;
+    int e = matmul_grouped_launch(&args);
+    OK(e ? e : (int)cudaDeviceSynchronize());
+    int guards = guarded_take(&out, got);
+    for (uint32_t p = 0; p < n_pairs; p++) {
+        for (uint64_t o = 0; o < c.n_out; o++) {
+            double value[2] = {}, size[2] = {};
+            for (uint32_t i = 0; i < n_parts; i++) {
+                const float *row = w[i].value + ((uint64_t)r.expert_of[p] * c.n_out + o) * c.n_in,
+                            *in = x + p / c.k * c.n_in;
+                for (uint64_t j = 0; j < c.n_in; j++) {
+                    value[i] += (double)row[j] * in[j];
+                    size[i] += (double)row[j] * in[j] * row[j] * in[j];
+                }
+                value[i] += c.with_bias ? bias[i][(uint64_t)r.expert_of[p] * c.n_out + o] : 0;
+                size[i] = fmax(sqrt(size[i]), fabs(value[i]));
+            }
+            double ref = c.glu ? activation_of(c.glu, value[0]) * value[1] : value[0],
+                   scale = c.glu ? size[0] * size[1] : size[0], d = got[p * c.n_out + o] - ref;
+            diff += d * d;
+            norm += scale * scale;
+        }
+    }
+    double error = sqrt(diff / norm),
+           limit = tolerance(matmul_grouped_act_format(&w[0].m, c.sorted), c.type) * (c.glu ? 2 : 1);
+    if (error > *worst)
+        *worst = error;
+    int fail = guards || !(error <= limit);
+    if (fail)
+        printf("FAIL mixture %-7s %llu x %llu, %u experts, %u tokens x %u, sorted %d glu %d bias %d: error "
+               "%.2e, %d guards\n",
+               sharpi_type_info(c.type)->name, (unsigned long long)c.n_out, (unsigned long long)c.n_in,
+               c.n_experts, c.n_tokens, c.k, c.sorted, c.glu, c.with_bias, error, guards);
+    for (uint32_t p = 0; p < n_parts; p++) {
+        weight_free(&w[p]);
+        free(bias[p]);
+        cudaFree(bias_dev[p]);
+    }
+    cudaFree((void *)args.act);
+    cudaFree(x_dev), cudaFree(expert_dev), cudaFree(starts_dev), cudaFree(in_dev), cudaFree(out_dev);
+    free(x), free(got), free(r.expert_of), free(r.starts), free(r.in_rows), free(r.out_rows);
+    return fail;
+}
+
+int check_mixtures(const bench_context *b)
+{
+    int fail = 0;
+    for (int32_t type : all_types) {
+        double worst[2] = {};
+        uint64_t n_in = whole_blocks(type, 600);
+        for (int glu = 0; glu < 2; glu++) {
+            int32_t a = glu ? SHARPI_ACT_SILU : 0;
+            fail += check_mixture(b, {type, n_in, 50, 16, 1, 4, 0, a, glu}, &worst[0]);
+            fail += check_mixture(b, {type, n_in, 72, 9, 7, 3, 0, a, !glu}, &worst[0]);
+            fail += check_mixture(b, {type, n_in, 50, 16, 1, 4, 1, a, glu}, &worst[1]);
+            fail += check_mixture(b, {type, n_in, 150, 11, 100, 4, 1, a, !glu}, &worst[1]);
+        }
+        printf("mixture %-7s worst error: %.1e few, %.1e sorted\n", sharpi_type_info(type)->name, worst[0],
+               worst[1]);
+    }
     return fail;
 }
 
@@ -601,9 +741,84 @@ void time_matrix(const bench_context *b, int32_t type, uint64_t n_in, uint64_t n
     cudaFree((void *)stack.data);
 }
 
+/* One layer's experts as Qwen3 30B has them: 128 experts of 2048 -> 768, top 8; gate, up and activation, then down. */
+void time_mixture(const bench_context *b, int32_t type, uint32_t n_tokens)
+{
+    const uint32_t n_experts = 128, k = 8, n_copies = 4;
+    const uint64_t width = 2048, hidden = 768;
+    const int32_t sorted = n_tokens > MATMUL_GEMV_ROWS;
+    mixture c = {type, width, hidden, n_experts, n_tokens, k, 0, 0, 0};
+    cuda_matrix gate[n_copies], up[n_copies], down[n_copies];
+    cudaStream_t stream;
+    uint32_t n_pairs = n_tokens * k;
+    for (uint32_t i = 0; i < n_copies; i++) {
+        gate[i] = big_matrix(type, width, hidden, n_experts);
+        up[i] = big_matrix(type, width, hidden, n_experts);
+        down[i] = big_matrix(type, hidden, width, n_experts);
+    }
+    OK(cudaStreamCreate(&stream));
+    float *x = (float *)malloc(n_pairs * width * 4), *x_dev = random_device(n_pairs * width, x), *out;
+    OK(cudaMalloc(&out, n_pairs * width * 4));
+    routing r[n_copies];
+    uint64_t experts_used = 0;
+    for (auto &one : r) {
+        one = route(c);
+        for (uint32_t e = 0; e < n_experts; e++)
+            experts_used += one.starts[e + 1] > one.starts[e];
+        one.expert_of = to_device(one.expert_of, n_pairs);
+        one.starts = to_device(one.starts, n_experts + 1);
+        one.in_rows = to_device(one.in_rows, n_pairs);
+    }
+    matmul_grouped_args a = {};
+    enum act_format f = matmul_grouped_act_format(&gate[0], sorted);
+    uint64_t wide, narrow;
+    void *act_wide = activations(f, x_dev, width, n_tokens, &wide),
+         *act_narrow = activations(f, x_dev, hidden, n_pairs, &narrow);
+    a.ctx = b->ctx;
+    a.n_pairs = n_pairs;
+    a.sorted = sorted;
+    a.workspace = b->workspace;
+    a.workspace_bytes = b->workspace_bytes;
+    a.stream = stream;
+    double us = median_graph_us(
+        [&] {
+            for (uint32_t i = 0; i < n_copies; i++) {
+                a.expert_of = r[i].expert_of;
+                a.starts = r[i].starts;
+                a.in_rows = r[i].in_rows;
+                a.in_divisor = k;
+                a.n_parts = 2;
+                a.glu = SHARPI_ACT_SILU;
+                a.part[0] = {&gate[i], NULL, out, hidden, MATMUL_STORE};
+                a.part[1] = {&up[i], NULL, out, hidden, MATMUL_STORE};
+                a.act = act_wide;
+                a.act_stride = wide;
+                OK(matmul_grouped_launch(&a));
+                a.in_rows = NULL;
+                a.in_divisor = 1;
+                a.n_parts = 1;
+                a.glu = 0;
+                a.part[0] = {&down[i], NULL, out, width, MATMUL_STORE};
+                a.act = act_narrow;
+                a.act_stride = narrow;
+                OK(matmul_grouped_launch(&a));
+            }
+        },
+        n_copies, stream);
+    double read = (double)experts_used / n_copies * 3 * (double)matrix_device_bytes(type, width, hidden, 1),
+           flops = 6.0 * (double)(width * hidden) * n_pairs;
+    printf("%-7s mixture 128 x 3 x 2048 x 768, top 8, tokens %5u: %9.2f us  %6.2f TB/s  %6.1f TFLOP/s\n",
+           sharpi_type_info(type)->name, n_tokens, us, read / us * 1e-6, flops / us * 1e-6);
+    for (uint32_t i = 0; i < n_copies; i++)
+        cudaFree((void *)gate[i].data), cudaFree((void *)up[i].data), cudaFree((void *)down[i].data);
+    cudaFree(x_dev), cudaFree(out), cudaFree(act_wide), cudaFree(act_narrow);
+    cudaStreamDestroy(stream);
+    free(x);
+}
+
 void bench_all(const bench_context *b, uint32_t min_rows, uint32_t max_rows)
 {
-    static const uint32_t few[] = {1, 2, 4, 8}, mid[] = {16, 64, 128}, many[] = {512, 4096};
+    static const uint32_t few[] = {1, 2, 4, 8}, mid[] = {16, 64, 128}, many[] = {192, 512, 4096};
     static const int32_t main_types[] = {SHARPI_TYPE_Q4_0, SHARPI_TYPE_Q4_K, SHARPI_TYPE_Q6_K,
                                          SHARPI_TYPE_Q8_0, SHARPI_TYPE_BF16};
     if (min_rows <= MATMUL_GEMV_ROWS) {
@@ -618,6 +833,9 @@ void bench_all(const bench_context *b, uint32_t min_rows, uint32_t max_rows)
         for (int32_t type : all_types)
             time_matrix(b, type, 3840, 15360, few, type == SHARPI_TYPE_F32 ? 1 : 4, 0);
     }
+    for (uint32_t n : {1u, 4u, 8u, 16u, 64u, 512u, 4096u})
+        if (n >= min_rows && n <= max_rows)
+            time_mixture(b, SHARPI_TYPE_Q4_K, n);
     if (max_rows <= MATMUL_GEMV_ROWS)
         return;
     printf("-- tiles\n");
@@ -628,7 +846,7 @@ void bench_all(const bench_context *b, uint32_t min_rows, uint32_t max_rows)
     }
     printf("-- prefill\n");
     for (int32_t type : main_types)
-        time_matrix(b, type, 3840, 15360, many, 2, 0);
+        time_matrix(b, type, 3840, 15360, many, 3, 0);
 }
 
 } // namespace
@@ -663,6 +881,7 @@ int test_matmul(int bench)
     for (int i = 0; i < n_types; i++)
         fail += check_type(&b, all_types[i], min_rows, max_rows);
     fail += check_mixed(&b, min_rows, max_rows);
+    fail += check_mixtures(&b);
     if (bench)
         bench_all(&b, min_rows, max_rows);
     cudaFree(b.workspace);

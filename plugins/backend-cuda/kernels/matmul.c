@@ -103,6 +103,14 @@ uint64_t matmul_workspace_bytes(const struct matmul_context *ctx, const struct c
 
 /* ---- Launch ---- */
 
+static int launch_f32(const struct matmul_args *args, const struct matmul_part *part)
+{
+    int e = -1;
+    if (matmul_large_is_better(args->ctx, part->w, args->n_rows))
+        e = matmul_large_launch(args, part);
+    return e == -1 ? matmul_f32_launch(args, part) : e;
+}
+
 /* Each run of parts of one type as one launch of the tile kernel, each large product on its own. */
 static int launch_many_rows(const struct matmul_args *args)
 {
@@ -114,7 +122,7 @@ static int launch_many_rows(const struct matmul_args *args)
         return matmul_tile_launch(args);
     for (uint32_t i = 0; i < args->n_parts && !e; i++) {
         int32_t type = args->part[i].w->type;
-        if (done >> i & 1 || type == SHARPI_TYPE_F32)
+        if (done >> i & 1)
             continue;
         if (matmul_large_is_better(args->ctx, args->part[i].w, args->n_rows)) {
             e = matmul_large_launch(args, &args->part[i]);
@@ -147,7 +155,7 @@ int matmul_launch(const struct matmul_args *args)
     rest.n_parts = 0;
     for (uint32_t i = 0; i < args->n_parts && !e; i++) {
         if (args->part[i].w->type == SHARPI_TYPE_F32)
-            e = matmul_f32_launch(args, &args->part[i]);
+            e = launch_f32(args, &args->part[i]);
         else
             rest.part[rest.n_parts++] = args->part[i];
     }

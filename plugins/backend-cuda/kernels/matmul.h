@@ -119,7 +119,8 @@ struct matmul_args {
     const void *act[ACT_COUNT];     /* per format that some part wants */
     uint64_t act_stride[ACT_COUNT]; /* bytes from row to row, multiple of 16 */
     uint32_t n_rows;                /* upper bound: the bucket */
-    const int32_t *n_rows_dev;      /* device; NULL: n_rows. Output rows past it are not written */
+    const int32_t *n_rows_dev; /* device; NULL: n_rows. Output rows past it hold nothing afterwards: large
+                                   products write them, others do not */
     int32_t glu;     /* 0, or an enum sharpi_activation: n_parts == 2, part[0].out = act(gate) * up, where
                         matmul_can_glu(); biases go in before, part[1].out is not used */
     float glu_clamp; /* 0 = none: gate and up are limited to +-clamp */
