@@ -248,6 +248,11 @@ static float capped(float x, float cap)
     return cap > 0 ? (float)(cap * tanh((double)x / cap)) : x;
 }
 
+static int near(float a, float b)
+{
+    return a == b || fabsf(a - b) <= 4e-6f * fabsf(b);
+}
+
 /* With a cap the device's tanh may order neighbours otherwise, so then only values are compared. */
 static int check_topk(const struct topk_job *job, const uint8_t *logits, const int32_t *ids,
                       const float *values, const float *lse, uint32_t n_true, const char *what)
@@ -270,9 +275,8 @@ static int check_topk(const struct topk_job *job, const uint8_t *logits, const i
             uint32_t at = r * job->k + j;
             if (job->softcap <= 0 && ids[at] != order[j])
                 failed = fail(what, "id", at);
-            else if (ids[at] < 0 || ids[at] >= (int32_t)job->n_vocab ||
-                     !(fabsf(values[at] - row[order[j]]) <= 4e-6f * fabsf(row[order[j]])) ||
-                     !(fabsf(values[at] - row[ids[at]]) <= 4e-6f * fabsf(values[at])))
+            else if (ids[at] < 0 || ids[at] >= (int32_t)job->n_vocab || !near(values[at], row[order[j]]) ||
+                     !near(values[at], row[ids[at]]))
                 failed = fail(what, "value", at);
         }
         if (!failed && !(fabs(lse[r] - (greatest + log(sum))) <= 1e-5 * (fabs(greatest) + 10)))

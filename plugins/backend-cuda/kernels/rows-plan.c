@@ -16,8 +16,8 @@ struct local {
 struct plan {
     struct rows_step *step;
     struct rows_plan_chain *chain;
-    const struct row_op *ops;
-    struct row_operand acc; /* what the accumulator holds; all 0: nothing known */
+    struct row_op ops[ROWS_MAX_OPS]; /* copies: inputs of sums and products may be swapped */
+    struct row_operand acc;          /* what the accumulator holds; all 0: nothing known */
     uint32_t acc_width;
     struct local locals[ROWS_MAX_OPS];
     uint32_t n_locals;
@@ -214,11 +214,27 @@ static int32_t find_maker(const struct plan *plan, uint32_t i, const struct row_
     return -1;
 }
 
-static uint8_t find_source(const struct plan *plan, const struct row_operand *operand, uint32_t width)
+static int32_t is_acc(const struct plan *plan, const struct row_operand *operand, uint32_t width)
 {
-    if (same_place(operand, &plan->acc) && width == plan->acc_width)
+    return same_place(operand, &plan->acc) && width == plan->acc_width;
+}
+
+/* The accumulator can be the second input only if it is the first one too. */
+static uint8_t find_source(const struct plan *plan, const struct row_op *op, uint32_t k)
+{
+    if (is_acc(plan, &op->in[k], op->width) && is_acc(plan, &op->in[0], op->width))
         return ROWS_ACC;
-    return is_memory(operand) ? ROWS_MEMORY : ROWS_SHARED;
+    return is_memory(&op->in[k]) ? ROWS_MEMORY : ROWS_SHARED;
+}
+
+static void swap_inputs(const struct plan *plan, struct row_op *op)
+{
+    struct row_operand first = op->in[0];
+    if ((op->kind != ROW_ADD && op->kind != ROW_MUL) || is_acc(plan, &op->in[0], op->width) ||
+        !is_acc(plan, &op->in[1], op->width))
+        return;
+    op->in[0] = op->in[1];
+    op->in[1] = first;
 }
 
 static int32_t read_local(struct plan *plan, uint32_t i, const struct row_operand *operand)
@@ -254,7 +270,7 @@ static int32_t plan_input(struct plan *plan, uint32_t i, uint32_t k, struct rows
 {
     const struct row_op *op = &plan->ops[i];
     int32_t is_table = op->kind == ROW_ROPE && k == 1;
-    uint8_t source = is_table ? ROWS_MEMORY : find_source(plan, &op->in[k], op->width);
+    uint8_t source = is_table ? ROWS_MEMORY : find_source(plan, op, k);
     int32_t status = SHARPI_OK;
     if (op->kind == ROW_SELECT || op->kind == ROW_COMBINE || op->kind == ROW_EMBED)
         source = ROWS_MEMORY;
@@ -410,17 +426,18 @@ static int32_t plan_output(struct plan *plan, uint32_t i, struct rows_dev_op *de
 
 static int32_t plan_op(struct plan *plan, uint32_t i, struct rows_dev_op *dev)
 {
-    struct row_op op = plan->ops[i];
+    struct row_op *op = &plan->ops[i];
     int32_t status = SHARPI_OK;
     memset(dev, 0, sizeof *dev);
     dev->ahead0 = dev->ahead1 = dev->ahead_vector = dev->slot0 = dev->slot1 = dev->slot_out = ROWS_NO_SLOT;
-    if (!op.group)
-        op.group = op.width;
-    fill_constants(&op, dev);
-    for (uint32_t k = 0; k < n_inputs(op.kind) && !status; k++)
+    if (!op->group)
+        op->group = op->width;
+    swap_inputs(plan, op);
+    fill_constants(op, dev);
+    for (uint32_t k = 0; k < n_inputs(op->kind) && !status; k++)
         status = plan_input(plan, i, k, dev);
-    plan_method(plan, &op, dev);
-    if (op.vector && (op.kind == ROW_RMS_NORM || op.kind == ROW_MUL_VECTOR) &&
+    plan_method(plan, op, dev);
+    if (op->vector && (op->kind == ROW_RMS_NORM || op->kind == ROW_MUL_VECTOR) &&
         (dev->aligned & ROWS_ALIGNED_VECTOR))
         dev->ahead_vector = 0;
     return status ? status : plan_output(plan, i, dev);
@@ -481,7 +498,7 @@ static void number_slots(struct plan *plan)
         plan->chain->n_slots++; /* the last one */
 }
 
-/* The first op's first input is needed at once; everything else that is known before the chain begins is fetched ahead. */
+/* Everything that is known before the chain begins is fetched ahead, all at once. */
 static void number_ahead(struct plan *plan)
 {
     struct rows_dev_op *dev = plan->step->ops + plan->chain->first_op;
@@ -489,8 +506,7 @@ static void number_ahead(struct plan *plan)
     for (uint32_t i = 0; i < plan->chain->n_ops; i++) {
         int32_t is_rope = dev[i].kind == ROW_ROPE;
         dev[i].ahead0 =
-            (uint8_t)(dev[i].ahead0 == 0 && i > 0 && (dev[i].aligned & ROWS_ALIGNED_IN0) ? n++
-                                                                                         : ROWS_NO_SLOT);
+            (uint8_t)(dev[i].ahead0 == 0 && (dev[i].aligned & ROWS_ALIGNED_IN0) ? n++ : ROWS_NO_SLOT);
         dev[i].ahead1 =
             (uint8_t)(dev[i].ahead1 == 0 && (dev[i].aligned & ROWS_ALIGNED_IN1) ? n++ : ROWS_NO_SLOT);
         if (is_rope && dev[i].ahead1 != ROWS_NO_SLOT)
@@ -539,10 +555,11 @@ int32_t rows_step_init(struct rows_step *step, const struct rows_chain *chains, 
     step->rows = rows;
     step->rows_factor = rows_factor;
     for (uint32_t c = 0; c < n_chains; c++) {
-        struct plan plan = {.step = step, .chain = &step->chains[c], .ops = chains[c].ops, .err = err};
+        struct plan plan = {.step = step, .chain = &step->chains[c], .err = err};
         int32_t status;
         if (chains[c].n_ops == 0 || chains[c].n_ops > ROWS_MAX_OPS - step->n_ops)
             return sharpi_fail(err, SHARPI_EBUG, "a row step of more than %u ops", ROWS_MAX_OPS);
+        memcpy(plan.ops, chains[c].ops, chains[c].n_ops * sizeof *plan.ops);
         plan.chain->first_op = step->n_ops;
         plan.chain->n_ops = chains[c].n_ops;
         status = plan_chain(&plan);

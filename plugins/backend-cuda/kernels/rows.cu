@@ -7,6 +7,11 @@
 #include "matmul-act.cuh"
 #include "matmul.h"
 
+#ifndef ROWS_FOUR_BLOCKS
+#define ROWS_FOUR_BLOCKS                                                                                     \
+    2 /* blocks of 512 threads that a multiprocessor must hold with four chunks per thread */
+#endif
+
 template <int MAX_OPS> struct rows_params {
     rows_dev_op ops[MAX_OPS];
     rows_dev_chain chains[ROWS_MAX_CHAINS];
@@ -40,8 +45,10 @@ static __device__ __forceinline__ const float *row_at(const uint8_t *base, uint3
 /* ---- Operands */
 
 template <int NV>
-static __device__ __forceinline__ float4 read1(const rows_block &b, const rows_dev_op &op, int i)
+static __device__ __forceinline__ float4 read1(const rows_block &b, const rows_dev_op &op, int i, float4 own)
 {
+    if (op.source1 == ROWS_ACC)
+        return own;
     uint32_t count = view_count(b.view, i, op.width);
     if (b.ahead && op.ahead1 != ROWS_NO_SLOT)
         return count ? b.ahead[op.ahead1 * b.view.tile + view_slot(b.view, i)] : zero4();
@@ -414,7 +421,7 @@ static __device__ __forceinline__ void glu(const rows_block &b, const rows_dev_o
 {
 #pragma unroll
     for (int i = 0; i < NV; i++) {
-        float4 up = read1<NV>(b, op, i), x = acc[i];
+        float4 up = read1<NV>(b, op, i, acc[i]), x = acc[i];
         if (op.limit > 0.0f) {
             x = make_float4(limited(x.x, op.limit), limited(x.y, op.limit), limited(x.z, op.limit),
                             limited(x.w, op.limit));
@@ -470,12 +477,12 @@ static __device__ __forceinline__ void run_op(rows_block &b, const rows_dev_op &
     case ROW_ADD:
 #pragma unroll
         for (int i = 0; i < NV; i++)
-            acc[i] = add4(acc[i], read1<NV>(b, op, i));
+            acc[i] = add4(acc[i], read1<NV>(b, op, i, acc[i]));
         break;
     case ROW_MUL:
 #pragma unroll
         for (int i = 0; i < NV; i++)
-            acc[i] = mul4(acc[i], read1<NV>(b, op, i));
+            acc[i] = mul4(acc[i], read1<NV>(b, op, i, acc[i]));
         break;
     case ROW_ROPE_TABLE:
         rope_table<NV>(b, op, acc);
@@ -570,7 +577,7 @@ static __device__ __forceinline__ void fetch_inputs(const rows_block &b, const r
 /* ---- The kernel */
 
 template <int NV, int MAX_OPS>
-static __global__ void __launch_bounds__(NV == 4 ? 512 : 1024)
+static __global__ void __launch_bounds__(NV == 4 ? 512 : 1024, NV == 4 ? ROWS_FOUR_BLOCKS : 1)
     rows_kernel(const __grid_constant__ rows_params<MAX_OPS> p)
 {
     extern __shared__ float4 shared[];
@@ -599,27 +606,25 @@ static __global__ void __launch_bounds__(NV == 4 ? 512 : 1024)
             fetch_vector<NV>(b, p.ops[o]);
     }
     launch_wait();
-    if (b.view.row >= (uint32_t)*p.batch.n_rows[p.rows] * p.rows_factor)
-        return;
-    if (b.ahead) {
+    if (b.ahead) { /* rows up to the bound exist, so the loads need not wait for the true number */
         for (uint32_t o = chain.first_op; o < end; o++)
             fetch_inputs<NV>(b, p.ops[o]);
     }
+    if (b.view.row >= (uint32_t)*p.batch.n_rows[p.rows] * p.rows_factor)
+        return;
     for (int i = 0; i < NV; i++)
         acc[i] = zero4();
     for (uint32_t o = chain.first_op; o < end; o++) {
         const rows_dev_op &op = p.ops[o];
         if (op.sync)
             __syncthreads();
+        if (b.ahead)
+            fetch_wait();
         if (op.source0 != ROWS_ACC)
             read0<NV>(b, op, acc);
-        if (b.ahead && o == chain.first_op)
-            fetch_wait(); /* after the first loads are under way */
         run_op<NV>(b, op, acc);
         write_out<NV>(b, op, acc);
     }
-    if (b.ahead)
-        fetch_wait();
 }
 
 /* ---- Launch */

@@ -8,6 +8,7 @@
  * An op may read what an earlier op of its chain wrote (same memory or same local number) and what earlier launches
  * wrote; chains of one step must not touch each other's outputs.
  *
+ * Memory operands have as many rows as the launch's bound; those past the true number may be read, but are never written.
  * Widths may be any number; rows whose base and stride are multiples of 16 bytes move four floats at a time.
  */
 #ifndef SHARPI_BACKEND_CUDA_ROWS_H

@@ -14,6 +14,7 @@
 #define SCAN_THREADS 128u
 #define PICK_THREADS 1024u
 #define CANDIDATES   1024u
+#define CHUNKS_EACH  (TOPK_MAX_VOCAB / CHUNK / PICK_THREADS)
 
 struct topk_params {
     struct topk_job job;
@@ -80,7 +81,7 @@ static __device__ float block_max(float x, float *part)
     if (threadIdx.x % 32 == 0)
         part[threadIdx.x / 32] = x;
     __syncthreads();
-    for (uint32_t w = 0; w < SCAN_THREADS / 32; w++)
+    for (uint32_t w = 0; w < blockDim.x / 32; w++)
         x = fmaxf(x, part[w]);
     return x;
 }
@@ -132,61 +133,67 @@ static __global__ void __launch_bounds__(SCAN_THREADS) topk_scan(const __grid_co
 /* ---- Pick */
 
 struct pick_shared {
-    uint32_t bins[16];
-    uint32_t n; /* chunks or candidates in the list */
+    uint32_t bins[2][16];
+    uint32_t n_list, n_candidates;
     uint32_t list[TOPK_MAX_VOCAB / CHUNK];
     uint64_t candidates[CANDIDATES];
-    float part[PICK_THREADS / 32];
+    float part[2][PICK_THREADS / 32];
 };
 
-/* Element i of what is searched: a chunk's key, or key and inverted id of a logit of a listed chunk. */
+/* What is searched; visit calls f(key, exists, index) for all of it, every thread of the block the same number of times. */
 struct chunk_keys {
-    const uint32_t *keys;
+    uint32_t key[CHUNKS_EACH]; /* in registers: chunks thread, thread + PICK_THREADS, ... */
+    uint32_t n;
     static const int BITS = 32;
-    __device__ __forceinline__ uint64_t operator()(uint32_t i) const
+    template <typename F> __device__ __forceinline__ void visit(const F &f) const
     {
-        return keys[i];
+#pragma unroll
+        for (uint32_t i = 0; i < CHUNKS_EACH; i++) {
+            if (i * PICK_THREADS < n)
+                f((uint64_t)key[i], i * PICK_THREADS + threadIdx.x < n, i * PICK_THREADS + threadIdx.x);
+        }
     }
 };
 
+/* Logits of the listed chunks: key and inverted id. */
 struct logit_keys {
-    const topk_params *p;
+    const struct topk_job *job;
     const float *row;
     const uint32_t *list;
+    uint32_t n;
     static const int BITS = 64;
-    __device__ __forceinline__ uint64_t operator()(uint32_t i) const
+    template <typename F> __device__ __forceinline__ void visit(const F &f) const
     {
-        uint32_t id = list[i / CHUNK] * CHUNK + i % CHUNK;
-        if (id >= p->job.n_vocab)
-            return 0;
-        return (uint64_t)order_key(capped(row[id], p->job.softcap)) << 32 | (uint32_t)~id;
+        for (uint32_t first = 0; first < n; first += PICK_THREADS) {
+            uint32_t i = first + threadIdx.x, id = i < n ? list[i / CHUNK] * CHUNK + i % CHUNK : UINT32_MAX;
+            uint64_t key = id < job->n_vocab
+                               ? (uint64_t)order_key(capped(row[id], job->softcap)) << 32 | (uint32_t)~id
+                               : 0;
+            f(key, id < job->n_vocab, i);
+        }
     }
 };
 
-/* The k-th greatest of n elements, four bits at a time. */
-template <typename Keys>
-static __device__ uint64_t find_kth(const Keys &keys, uint32_t n, uint32_t k, pick_shared *s)
+/* The k-th greatest key, four bits at a time. */
+template <typename Keys> static __device__ uint64_t find_kth(const Keys &keys, uint32_t k, pick_shared *s)
 {
     uint64_t prefix = 0;
     for (int shift = Keys::BITS - 4; shift >= 0; shift -= 4) {
-        uint32_t digit = 15;
+        uint32_t digit = 15, *bins = s->bins[shift / 4 % 2];
         if (threadIdx.x < 16)
-            s->bins[threadIdx.x] = 0;
+            bins[threadIdx.x] = 0;
         __syncthreads();
-        for (uint32_t first = 0; first < n; first += PICK_THREADS) {
-            uint32_t i = first + threadIdx.x;
-            uint64_t key = i < n ? keys(i) : 0;
-            bool fits = i < n && (shift + 4 >= 64 || key >> (shift + 4) == prefix >> (shift + 4));
+        keys.visit([&](uint64_t key, bool exists, uint32_t) {
+            bool fits = exists && (shift == 60 || (key ^ prefix) >> (shift + 4 & 63) == 0);
             uint32_t own = fits ? (uint32_t)(key >> shift) & 15 : 16,
                      same = __match_any_sync(0xffffffffu, own);
             if (fits && (same & ((1u << threadIdx.x % 32) - 1)) == 0)
-                atomicAdd(&s->bins[own], (uint32_t)__popc(same));
-        }
+                atomicAdd(&bins[own], (uint32_t)__popc(same));
+        });
         __syncthreads();
-        while (digit > 0 && s->bins[digit] < k)
-            k -= s->bins[digit--];
+        while (digit > 0 && bins[digit] < k)
+            k -= bins[digit--];
         prefix |= (uint64_t)digit << shift;
-        __syncthreads();
     }
     return prefix;
 }
@@ -207,13 +214,12 @@ static __device__ __forceinline__ void append(uint32_t *n, Item *list, uint32_t 
 
 static __device__ void pick_lse(const topk_params &p, uint32_t row, pick_shared *s)
 {
-    const float2 *slices = p.slices + row * p.n_slices;
-    float greatest = -INFINITY, sum = 0.0f;
-    for (uint32_t i = 0; i < p.n_slices; i++)
-        greatest = fmaxf(greatest, slices[i].x);
-    for (uint32_t i = threadIdx.x; i < p.n_slices; i += PICK_THREADS)
-        sum += slices[i].x > -INFINITY ? slices[i].y * expf(slices[i].x - greatest) : 0.0f;
-    sum = block_sum(sum, s->part);
+    float2 own = make_float2(-INFINITY, 0.0f);
+    float greatest, sum;
+    if (threadIdx.x < p.n_slices) /* never more than threads */
+        own = p.slices[row * p.n_slices + threadIdx.x];
+    greatest = block_max(own.x, s->part[0]);
+    sum = block_sum(own.x > -INFINITY ? own.y * expf(own.x - greatest) : 0.0f, s->part[1]);
     if (threadIdx.x == 0)
         p.job.lse[row] = greatest + logf(sum);
 }
@@ -221,34 +227,38 @@ static __device__ void pick_lse(const topk_params &p, uint32_t row, pick_shared 
 /* Lists the chunks that can hold one of the k best; returns the key that the k best reach. */
 static __device__ uint32_t pick_chunks(const topk_params &p, uint32_t row, pick_shared *s)
 {
-    chunk_keys keys = {p.chunks + row * p.n_chunks};
-    uint32_t k = p.job.k < p.n_chunks ? p.job.k : p.n_chunks;
-    uint32_t bound = k < p.job.k ? 0 : (uint32_t)find_kth(keys, p.n_chunks, k, s);
-    if (threadIdx.x == 0)
-        s->n = 0;
-    __syncthreads();
-    for (uint32_t first = 0; first < p.n_chunks; first += PICK_THREADS) {
-        uint32_t i = first + threadIdx.x;
-        append(&s->n, s->list, p.n_chunks, i < p.n_chunks && keys.keys[i] >= bound, i);
+    chunk_keys keys;
+    uint32_t bound = 0;
+    keys.n = p.n_chunks;
+#pragma unroll
+    for (uint32_t i = 0; i < CHUNKS_EACH; i++) {
+        uint32_t c = i * PICK_THREADS + threadIdx.x;
+        keys.key[i] = c < p.n_chunks ? p.chunks[row * p.n_chunks + c] : 0;
     }
+    if (threadIdx.x == 0)
+        s->n_list = 0;
+    if (p.job.k <= p.n_chunks)
+        bound = (uint32_t)find_kth(keys, p.job.k, s);
+    __syncthreads();
+    keys.visit([&](uint64_t key, bool exists, uint32_t i) {
+        append(&s->n_list, s->list, p.n_chunks, exists && key >= bound, i);
+    });
     __syncthreads();
     return bound;
 }
 
 /* Gathers the logits of the listed chunks whose key is at least `bound`; returns how many there are. */
-static __device__ uint32_t gather(const logit_keys &keys, uint32_t n, uint64_t bound, pick_shared *s)
+static __device__ uint32_t gather(const logit_keys &keys, uint64_t bound, pick_shared *s)
 {
     __syncthreads();
     if (threadIdx.x == 0)
-        s->n = 0;
+        s->n_candidates = 0;
     __syncthreads();
-    for (uint32_t first = 0; first < n; first += PICK_THREADS) {
-        uint32_t i = first + threadIdx.x;
-        uint64_t key = i < n ? keys(i) : 0;
-        append(&s->n, s->candidates, CANDIDATES, key != 0 && key >= bound, key);
-    }
+    keys.visit([&](uint64_t key, bool exists, uint32_t) {
+        append(&s->n_candidates, s->candidates, CANDIDATES, exists && key >= bound, key);
+    });
     __syncthreads();
-    return s->n;
+    return s->n_candidates;
 }
 
 static __global__ void __launch_bounds__(PICK_THREADS) topk_pick(const __grid_constant__ topk_params p)
@@ -256,18 +266,17 @@ static __global__ void __launch_bounds__(PICK_THREADS) topk_pick(const __grid_co
     extern __shared__ uint64_t shared[];
     pick_shared *s = (pick_shared *)shared;
     const uint32_t row = blockIdx.x;
-    uint32_t bound, n_logits, n;
+    uint32_t bound, n;
     launch_next();
     launch_wait();
     if (p.n_rows && row >= (uint32_t)*p.n_rows)
         return;
     pick_lse(p, row, s);
     bound = pick_chunks(p, row, s);
-    logit_keys keys = {&p, logits_of(p.job, row), s->list};
-    n_logits = s->n * CHUNK;
-    n = gather(keys, n_logits, (uint64_t)bound << 32, s);
+    logit_keys keys = {&p.job, logits_of(p.job, row), s->list, s->n_list * CHUNK};
+    n = gather(keys, (uint64_t)bound << 32, s);
     if (n > CANDIDATES)
-        n = gather(keys, n_logits, find_kth(keys, n_logits, p.job.k, s), s);
+        n = gather(keys, find_kth(keys, p.job.k, s), s);
     for (uint32_t i = threadIdx.x; i < n; i += PICK_THREADS) {
         uint64_t own = s->candidates[i];
         uint32_t rank = 0;
