@@ -87,6 +87,7 @@ static enum MHD_Result begin(struct server *server, struct MHD_Connection *conne
     if (!x)
         return MHD_NO;
     *context = x;
+    server->active++;
     x->server = server;
     x->connection = connection;
     x->tracked = connection_of(connection);
@@ -219,4 +220,5 @@ void exchange_completed(void *user, struct MHD_Connection *connection, void **co
     reply_free(x->reply);
     free(x);
     *context = NULL;
+    server->active--;
 }

@@ -41,6 +41,8 @@ int32_t parse_messages(const struct server *server, const json_t *body, struct g
         json_read_int(body, "max_tokens", 1, INT32_MAX, &max_tokens, error) ||
         parse_stops(body, "stop_sequences", out, error) || read_format(body, error))
         return -1;
+    if (!max_tokens)
+        return http_fail(error, 400, "invalid_request", "max_tokens", "max_tokens: field required");
     note_ignored(body, known, out);
     if (out->n > 1)
         return http_fail(error, 400, "unsupported", "n", "'n' is %u: a message has one answer", out->n);

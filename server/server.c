@@ -2,6 +2,7 @@
 #include "server.h"
 
 #include <microhttpd.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <sys/random.h>
@@ -190,6 +191,13 @@ int32_t server_start(const struct server_parts *parts, struct server **out, stru
 
 /* ---- The end */
 
+/* What was generated is still on its way to the clients. */
+static void wait_for_responses(const struct server *s)
+{
+    for (uint32_t i = 0; i < 500 && s->active; i++)
+        poll(NULL, 0, 10);
+}
+
 void server_stop(struct server *s, double timeout_s)
 {
     if (!s || !s->daemon)
@@ -199,6 +207,7 @@ void server_stop(struct server *s, double timeout_s)
     sharpi_scheduler_drain(s->scheduler, timeout_s);
     s->draining = 2; /* whoever still waits cancels what it waits for */
     sharpi_scheduler_drain(s->scheduler, 10);
+    wait_for_responses(s);
     MHD_stop_daemon(s->daemon);
     s->daemon = NULL;
 }

@@ -42,6 +42,7 @@ struct server {
     struct connections *connections;
     _Atomic uint64_t body_bytes; /* of requests being read or answered */
     _Atomic uint64_t next_id;
+    _Atomic uint32_t active;  /* requests whose response is not sent to the end */
     _Atomic int32_t draining; /* no new requests */
     struct MHD_Daemon *daemon;
     int32_t loopback;  /* only this machine can connect */
