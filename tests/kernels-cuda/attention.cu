@@ -326,6 +326,7 @@ static int run_case(const struct format *format, const struct test_case *test, c
     a.max_length = h.ring;
     a.n_sms = (uint32_t)n_sms,
     a.compute_major = getenv("ATTENTION_MAJOR") ? (uint32_t)atoi(getenv("ATTENTION_MAJOR")) : 9;
+    a.overlaps = 1;
     const uint64_t scratch_bytes = format->cuda->scratch_bytes(&a);
     a.scratch = device_copy(NULL, scratch_bytes + guard);
     require(cudaMemset(a.scratch, 0xff, scratch_bytes + guard), "memset");
@@ -587,6 +588,7 @@ static float time_step(const struct format *format, uint32_t kind, const struct 
     a.max_tokens = (uint32_t)n_rows, a.max_seqs = n_seqs, a.max_seq_tokens = n_tokens;
     a.max_length = positions, a.n_sms = (uint32_t)n_sms,
     a.compute_major = getenv("ATTENTION_MAJOR") ? (uint32_t)atoi(getenv("ATTENTION_MAJOR")) : 9;
+    a.overlaps = 1;
     a.scratch = device_copy(NULL, format->cuda->scratch_bytes(&a));
 
     /* a graph of all layers, as the backend replays it */

@@ -110,6 +110,10 @@ template <class F, int D, int MT> struct tensor_block {
 
     __device__ void fetch(const segment &from, uint32_t stage, bool is_v)
     {
+#if __CUDA_ARCH__ >= 900
+        if (threadIdx.x) /* copy_begin's rule; the page table need not be read */
+            return;
+#endif
         copy_begin((is_v ? v_stages : k_stages) + stage * tile_bytes,
                    tile_of(a, is_v ? a.v_cache : a.k_cache, from, from.page, tile_bytes), tile_bytes,
                    barriers + 2 * stage + is_v);
@@ -376,11 +380,16 @@ template <class F, int D, int MT> struct tensor_block {
         __syncthreads();
     }
 
+    /* A decode step's pages are read before the kernels before this one end: those write none of them. */
     __device__ void run()
     {
+        if (!w.appends)
+            launch_wait();
         block_work work = w.is_split ? split_work(a, w) : whole_work(a, w);
-        if (!work.n_units)
+        if (!work.n_units) {
+            launch_wait();
             return;
+        }
         for (uint32_t i = threadIdx.x; i < 2 * n_stages; i += shape::n_threads)
             barrier_init(barriers + i, shape::n_threads);
         barrier_init_done();
@@ -396,6 +405,8 @@ template <class F, int D, int MT> struct tensor_block {
                 next_unit(a, w, next);
         }
 
+        if (w.appends)
+            launch_wait();
         uint32_t stage = 0, phase = 0, slot = 0, n_rows = 0;
         bool begins = true, is_partial = work.is_first_partial;
         for (uint32_t unit = 0; unit < work.n_units; unit++) {
@@ -453,7 +464,6 @@ __launch_bounds__(tensor_shape<F, D, MT>::n_threads,
 {
     extern __shared__ __align__(1024) char memory[];
     launch_next();
-    launch_wait();
     tensor_block<F, D, MT> block(a, w, n_stages, memory);
     block.run();
 }
