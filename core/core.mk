@@ -67,6 +67,10 @@ core_libcore_la_SOURCES = $(JINJA_SOURCES) \
 	core/prefix-match.c \
 	core/prefix-tree.c \
 	core/prefix-tree.h \
+	core/prompt-cache.c \
+	core/prompt-cache.h \
+	core/prompt-file.c \
+	core/prompt-file.h \
 	core/reasoning.c \
 	core/reasoning.h \
 	core/sampler-chain.c \
@@ -77,6 +81,15 @@ core_libcore_la_SOURCES = $(JINJA_SOURCES) \
 	core/sampler-top.c \
 	core/sampler-top.h \
 	core/sampler.c \
+	core/scheduler-disk.c \
+	core/scheduler-internal.h \
+	core/scheduler-pages.c \
+	core/scheduler-request.c \
+	core/scheduler-stats.c \
+	core/scheduler-step.c \
+	core/scheduler-verify.c \
+	core/scheduler.c \
+	core/scheduler.h \
 	core/session.c \
 	core/session.h \
 	core/settings-files.c \

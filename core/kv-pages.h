@@ -91,6 +91,8 @@ uint32_t sharpi_kv_seq_slot(const struct sharpi_kv_seq *seq);
 uint32_t sharpi_kv_seq_length(const struct sharpi_kv_seq *seq); /* positions held, the next one's number */
 const int32_t *sharpi_kv_seq_table(const struct sharpi_kv_seq *seq, uint32_t class_index);
 
+uint32_t sharpi_kv_seq_held(const struct sharpi_kv_seq *seq, uint32_t class_index); /* pages */
+
 /* Takes pages so that positions [length, length + n) have a place that nobody else holds, and makes the sequence that much
  * longer. SHARPI_EFULL takes nothing. A ring's step must not exceed its headroom: SHARPI_EBUG. */
 int32_t sharpi_kv_seq_extend(struct sharpi_kv_seq *seq, uint32_t n, struct sharpi_error *err);

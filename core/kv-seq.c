@@ -82,6 +82,14 @@ const int32_t *sharpi_kv_seq_table(const struct sharpi_kv_seq *seq, uint32_t cla
     return seq->classes[class_index].table;
 }
 
+uint32_t sharpi_kv_seq_held(const struct sharpi_kv_seq *seq, uint32_t class_index)
+{
+    uint32_t i, n = 0;
+    for (i = 0; i < seq->pages->classes[class_index].n_entries; i++)
+        n += seq->classes[class_index].table[i] >= 0;
+    return n;
+}
+
 /* ---- Extending */
 
 static uint32_t held_by_others(const struct page_class *class, int32_t page)

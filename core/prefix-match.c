@@ -77,6 +77,16 @@ void sharpi_prefix_match(const struct sharpi_prefix_tree *tree, const int32_t *t
     match->last = match->length ? node : NULL;
 }
 
+uint32_t sharpi_prefix_match_active(const struct sharpi_prefix_tree *tree,
+                                    const struct sharpi_prefix_match *match, uint32_t class_index)
+{
+    const struct prefix_node *node = match->last;
+    uint32_t first = sharpi_kv_first_page(prefix_shape(tree, class_index), match->length), n = 0;
+    for (; node && node->parent && node->index >= first; node = node->parent)
+        n += sharpi_kv_page_seqs(tree->pages, class_index, node->held[class_index].page) > 0;
+    return n;
+}
+
 /* ---- Following */
 
 static void follow(struct sharpi_prefix_cursor *cursor, struct prefix_node *node)
@@ -236,8 +246,11 @@ int32_t sharpi_prefix_insert(struct sharpi_prefix_tree *tree, const int32_t *tok
     uint32_t at, c;
     int32_t status = SHARPI_OK;
     for (at = 0; at < length && !status; at += SHARPI_KV_PAGE) {
-        uint32_t n = length - at < SHARPI_KV_PAGE ? length - at : SHARPI_KV_PAGE;
-        struct prefix_node *node = get_child(tree, cursor.node ? cursor.node : tree->root, tokens + at, n);
+        uint32_t n = length - at < SHARPI_KV_PAGE ? length - at : SHARPI_KV_PAGE, same;
+        struct prefix_node *parent = cursor.node ? cursor.node : tree->root, *node;
+        if (n < SHARPI_KV_PAGE && best_child(parent, tokens + at, n, &same) && same == n)
+            break; /* somebody has computed the last page, and more */
+        node = get_child(tree, parent, tokens + at, n);
         if (!node) {
             status = sharpi_fail(err, SHARPI_ENOMEM, "no memory for a saved prefix of %u tokens", length);
             break;

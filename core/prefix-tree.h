@@ -34,6 +34,10 @@ struct sharpi_prefix_match {
 void sharpi_prefix_match(const struct sharpi_prefix_tree *tree, const int32_t *tokens, uint32_t n_tokens,
                          uint32_t most, struct sharpi_prefix_match *match);
 
+/* Pages of the class that a fork would share and that some sequence holds already. */
+uint32_t sharpi_prefix_match_active(const struct sharpi_prefix_tree *tree,
+                                    const struct sharpi_prefix_match *match, uint32_t class_index);
+
 /* Where a sequence follows the tree. Zeroed = at the root. */
 struct sharpi_prefix_cursor {
     struct prefix_node *node; /* of the last full page; NULL = root */
