@@ -70,6 +70,16 @@ static int32_t check_logit_rows(const struct sharpi_batch *batch, struct sharpi_
     return SHARPI_OK;
 }
 
+static int32_t check_best(const struct flow *flow, const struct sharpi_run_io *io, struct sharpi_error *err)
+{
+    if (io->n_best > flow->traits->max_best || io->n_best > flow->n_vocab)
+        return sharpi_fail(err, SHARPI_EINVAL, "%u best candidates of %llu; %s finds up to %u", io->n_best,
+                           (unsigned long long)flow->n_vocab, flow->traits->name, flow->traits->max_best);
+    if (!io->best_ids || !io->best_logits || !io->best_log_sum)
+        return sharpi_fail(err, SHARPI_EBUG, "memory for the best candidates is missing");
+    return SHARPI_OK;
+}
+
 static int32_t check_io(const struct flow *flow, const struct sharpi_batch *batch,
                         const struct sharpi_run_io *io, struct sharpi_error *err)
 {
@@ -84,6 +94,8 @@ static int32_t check_io(const struct flow *flow, const struct sharpi_batch *batc
         complete = io->carry_out[i] != NULL;
     if (!complete)
         return sharpi_fail(err, SHARPI_EBUG, "memory for carried or tapped values is missing");
+    if (flow->n_vocab && batch->n_logits && SHARPI_HAS(io, n_best))
+        return check_best(flow, io, err);
     if (flow->n_vocab && batch->n_logits && !io->logits)
         return sharpi_fail(err, SHARPI_EBUG, "memory for logits is missing");
     return SHARPI_OK;

@@ -42,6 +42,7 @@ cuda_host_sources = \
 	plugins/backend-cuda/launches.c \
 	plugins/backend-cuda/layout.c \
 	plugins/backend-cuda/load.c \
+	plugins/backend-cuda/logits.c \
 	plugins/backend-cuda/measure.c \
 	plugins/backend-cuda/memory.c \
 	plugins/backend-cuda/moe.c \

@@ -27,6 +27,7 @@ static const struct sharpi_backend cuda_backend_table = {
     .program_destroy = cuda_program_destroy,
     .run = cuda_run,
     .measure = cuda_measure,
+    .max_best = TOPK_MAX,
 };
 
 /* "12 GiB", "12282MiB", "1073741824": 0 if it is none of these. */

@@ -219,6 +219,7 @@ static const struct flow_traits traits = {
     .name = "the CUDA backend",
     .step_kinds = KIND(NODE_SLICE) | KIND(NODE_ROUTE) | KIND(NODE_COPY_IN) | KIND(NODE_COPY_CARRY) |
                   KIND(NODE_COPY_TAP),
+    .max_best = TOPK_MAX,
     .attention_appends = 1,
     .embeds_weights = 1,
     .format_row_bytes = format_row_bytes,

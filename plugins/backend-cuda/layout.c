@@ -127,6 +127,25 @@ static int32_t lay_out_pages(struct sharpi_program *program, struct sharpi_error
     return status;
 }
 
+uint64_t best_bytes(uint64_t n_rows, uint64_t k)
+{
+    return n_rows * (2 * k + 1) * 4;
+}
+
+/* Best candidates of the rows of logits: [ids, logits, sums], and what finding them needs. */
+static int32_t lay_out_best(struct sharpi_program *program, uint64_t rows, uint64_t *end,
+                            struct sharpi_error *err)
+{
+    struct layout *l = &program->layout;
+    int32_t status;
+    if (!program->flow.n_vocab || program->flow.n_vocab > TOPK_MAX_VOCAB)
+        return SHARPI_OK;
+    if ((status = give_out(end, best_bytes(rows, TOPK_MAX), &l->best, err)))
+        return status;
+    return give_out(end, topk_workspace_bytes((uint32_t)program->flow.n_vocab, (uint32_t)rows), &l->topk,
+                    err);
+}
+
 int32_t program_lay_out(struct sharpi_program *program, struct sharpi_error *err)
 {
     const struct sharpi_compile *request = &program->flow.request;
@@ -146,7 +165,7 @@ int32_t program_lay_out(struct sharpi_program *program, struct sharpi_error *err
         (status = give_out(&end, program->flow.n_vocab ? rows * round64(program->flow.n_vocab * 4) : 0,
                            &l->logits, err)) ||
         (status = give_out(&end, (LOGITS_ROWS + 1) * 4, &l->counts, err)) ||
-        (status = lay_out_moe(program, &end, err)))
+        (status = lay_out_best(program, rows, &end, err)) || (status = lay_out_moe(program, &end, err)))
         return status;
     l->n_bytes = end > upload_bytes(program) ? end : upload_bytes(program);
     return SHARPI_OK;

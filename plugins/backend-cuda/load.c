@@ -62,6 +62,8 @@ static int32_t take_buffers(struct sharpi_program *program, struct sharpi_error 
         (status =
              take_values(program, request->carry_in, request->n_carry_in, &program->host_carry_in, err)) ||
         (status =
+             take_pinned(program->flow.n_vocab ? best_bytes(rows, TOPK_MAX) : 0, &program->host_best, err)) ||
+        (status =
              take_values(program, request->carry_out, request->n_carry_out, &program->host_carry_out, err)))
         return status;
     return take_values(program, request->taps, request->n_taps, &program->host_taps, err);
@@ -70,7 +72,7 @@ static int32_t take_buffers(struct sharpi_program *program, struct sharpi_error 
 static void free_graphs(struct sharpi_program *program)
 {
     for (uint32_t b = 0; b < N_BUCKETS; b++) {
-        for (uint32_t k = 0; k < 2; k++) {
+        for (uint32_t k = 0; k < N_RESULTS; k++) {
             if (program->graphs[b][k].exec)
                 cudaGraphExecDestroy(program->graphs[b][k].exec);
             program->graphs[b][k] = (struct graph_slot){0};
@@ -92,6 +94,8 @@ void program_unload(struct sharpi_program *program)
     give_pinned(program->host_inputs);
     give_pinned(program->host_pages);
     give_pinned(program->host_logits);
+    give_pinned(program->host_best);
+    program->host_best = NULL;
     program->host_inputs = program->host_pages = NULL;
     program->host_logits = NULL;
     cuda_give(program->device, program->weight_memory);

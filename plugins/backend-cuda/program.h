@@ -93,7 +93,7 @@ struct launch {
 
 /* Where things lie in scratch, in bytes. */
 struct layout {
-    uint64_t arena, attention, matmul, moe, topk, inputs, pages, embeddings, logits, n_bytes;
+    uint64_t arena, attention, matmul, topk, best, inputs, pages, embeddings, logits, n_bytes;
     uint64_t attention_bytes, matmul_bytes, moe_bytes;
     /* Of the inputs: what is copied before every step, from a host buffer of the same layout. */
     uint64_t step, tokens, positions, seqs_of, logit_rows, seqs, gathers, input_bytes;
@@ -121,7 +121,11 @@ struct gather {
 struct graph_slot {
     cudaGraphExec_t exec;
     uint32_t uses;
+    uint32_t n_best; /* that it was captured for */
 };
+
+/* What a step says about its rows of logits. */
+enum { RESULT_NONE, RESULT_LOGITS, RESULT_BEST, N_RESULTS };
 
 struct sharpi_program {
     struct flow flow; /* first */
@@ -143,7 +147,8 @@ struct sharpi_program {
     uint8_t *host_inputs, *host_pages, *host_embeddings;  /* pinned */
     float *host_logits;                                   /* pinned, [LOGITS_ROWS, n_vocab] */
     float **host_carry_in, **host_carry_out, **host_taps; /* pinned, [max_tokens, width] each */
-    struct graph_slot graphs[N_BUCKETS][2]; /* by bucket of tokens; without and with logits of each */
+    uint8_t *host_best;                                   /* pinned, as on the device */
+    struct graph_slot graphs[N_BUCKETS][N_RESULTS];       /* by bucket of tokens; logits of none or of each */
     uint32_t loaded;
 };
 
@@ -172,6 +177,8 @@ int32_t lower_moe(struct lowering *lowering, const struct sharpi_op *op, struct 
 /* ---- layout.c */
 
 int32_t program_lay_out(struct sharpi_program *program, struct sharpi_error *err);
+/* Bytes of the best k candidates of n_rows rows: ids, logits, sums one after the other. */
+uint64_t best_bytes(uint64_t n_rows, uint64_t k);
 /* Sets the cells' bases, the matrices' data and everything else that is an address in weight memory or scratch. */
 void program_point(struct sharpi_program *program);
 
@@ -217,12 +224,20 @@ struct run {
     struct sharpi_program *program;
     const struct sharpi_batch *batch;
     uint32_t n_tokens, n_logits, n_seqs, max_seq_tokens; /* bounds: the bucket's, or exact */
+    uint32_t n_best, wants_rows;                         /* best candidates, whole rows of logits, or both */
     uint32_t is_captured;
     cudaStream_t stream;
 };
 
 int32_t cuda_run(struct sharpi_program *program, const struct sharpi_batch *batch,
                  const struct sharpi_run_io *io, struct sharpi_error *err);
+/* logits.c: rows [first, first + n) of the logits (n <= LOGITS_ROWS) or their best candidates, made on the device and sent
+ * to the pinned buffers; `count` says on the device how many truly. deliver_logits copies them from there. */
+int launch_logits(const struct run *run, const struct launch *launch, uint32_t first, uint32_t n,
+                  const int32_t *count);
+int32_t send_logits(const struct run *run, uint32_t n, const int32_t *count, struct sharpi_error *err);
+void deliver_logits(const struct run *run, const struct sharpi_run_io *io, uint32_t first, uint32_t n,
+                    uint32_t bound);
 int run_route(const struct run *run, const struct launch *launch);
 int run_experts(const struct run *run, const struct launch *launch);
 struct rows_batch run_rows_batch(const struct sharpi_program *program);

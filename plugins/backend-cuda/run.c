@@ -104,39 +104,6 @@ static int launch_copy(const struct run *run, const struct launch *launch)
                                   cudaMemcpyDeviceToHost, run->stream);
 }
 
-/* Rows [first, first + n) of the logits, n <= LOGITS_ROWS, into the device's buffer; `count`: how many truly. */
-static int launch_logits(const struct run *run, const struct launch *launch, uint32_t first, uint32_t n,
-                         const int32_t *count)
-{
-    const struct sharpi_program *program = run->program;
-    struct matmul_args args = launch->product;
-    int error;
-    for (uint32_t f = 0; f < ACT_COUNT; f++) {
-        if (args.act[f])
-            args.act[f] = (const uint8_t *)args.act[f] + first * args.act_stride[f];
-    }
-    args.n_rows = n;
-    args.n_rows_dev = count;
-    args.stream = run->stream;
-    error = matmul_launch(&args);
-    if (!error && launch->steps[0]) {
-        struct rows_batch batch = run_rows_batch(program);
-        batch.n_rows[SHARPI_ROWS_SELECTED] = count;
-        error = rows_step_launch(launch->steps[0], &batch, n, program->device->n_sms,
-                                 program->device->overlap, run->stream);
-    }
-    return error;
-}
-
-static int copy_logits(const struct run *run, uint32_t n)
-{
-    const struct flow *flow = &run->program->flow;
-    const struct cell *cell = &flow->cells[flow->logits_cell];
-    uint64_t bytes = flow->n_vocab * sizeof(float);
-    return (int)cudaMemcpy2DAsync(run->program->host_logits, bytes, cell->base, cell->stride, bytes, n,
-                                  cudaMemcpyDeviceToHost, run->stream);
-}
-
 static int enqueue(const struct run *run, const struct launch *launch)
 {
     if (rows_of(run, launch->rows) == 0)
@@ -188,8 +155,8 @@ static int32_t enqueue_all(const struct run *run, struct sharpi_error *err)
         if (failed)
             return fail_at(program, &program->launches[i], failed, err);
     }
-    if (run->is_captured && run->n_logits && program->flow.n_vocab && copy_logits(run, run->n_logits))
-        return cuda_fail(err, (int)cudaPeekAtLastError(), "copying the logits");
+    if (run->is_captured && run->n_logits && program->flow.n_vocab)
+        return send_logits(run, run->n_logits, step_count(program, SHARPI_ROWS_SELECTED), err);
     return SHARPI_OK;
 }
 
@@ -210,7 +177,8 @@ static struct graph_slot *find_slot(struct sharpi_program *program, const struct
     const struct sharpi_compile *request = &program->flow.request;
     uint32_t bucket;
     if (!program->device->backend->use_graphs || batch->n_tokens != batch->n_seqs || batch->embeddings ||
-        batch->n_tokens > GRAPH_ROWS || (batch->n_logits && batch->n_logits != batch->n_tokens))
+        batch->n_tokens > GRAPH_ROWS || (bounds->n_best && bounds->wants_rows) ||
+        (batch->n_logits && batch->n_logits != batch->n_tokens))
         return NULL;
     bucket = bucket_of(batch->n_tokens);
     if (1u << bucket > request->max_tokens || 1u << bucket > request->max_seqs ||
@@ -219,7 +187,9 @@ static struct graph_slot *find_slot(struct sharpi_program *program, const struct
     bounds->n_tokens = bounds->n_seqs = 1u << bucket;
     bounds->n_logits = batch->n_logits ? 1u << bucket : 0;
     bounds->max_seq_tokens = 1;
-    return &program->graphs[bucket][batch->n_logits > 0];
+    return &program->graphs[bucket][!batch->n_logits ? RESULT_NONE
+                                    : bounds->n_best ? RESULT_BEST
+                                                     : RESULT_LOGITS];
 }
 
 static int32_t capture(const struct run *run, struct graph_slot *slot, struct sharpi_error *err)
@@ -253,7 +223,6 @@ static int32_t run_logits(const struct run *run, const struct sharpi_run_io *io,
 {
     const struct sharpi_program *program = run->program;
     const struct launch *launch = NULL;
-    const uint64_t n_vocab = program->flow.n_vocab;
     for (uint32_t i = 0; i < program->n_launches; i++)
         launch = program->launches[i].kind == LAUNCH_LOGITS ? &program->launches[i] : launch;
     for (uint32_t first = 0; launch && first < run->n_logits; first += LOGITS_ROWS) {
@@ -261,13 +230,11 @@ static int32_t run_logits(const struct run *run, const struct sharpi_run_io *io,
         const int32_t *count = (const int32_t *)(const void *)(program->scratch + program->layout.counts) + n;
         int error = launch_logits(run, launch, first, n, count);
         int32_t status;
-        if (!error)
-            error = copy_logits(run, n);
         if (error)
             return fail_at(program, launch, error, err);
-        if ((status = wait(run, err)))
+        if ((status = send_logits(run, n, count, err)) || (status = wait(run, err)))
             return status;
-        memcpy(io->logits + first * n_vocab, program->host_logits, n * n_vocab * sizeof(float));
+        deliver_logits(run, io, first, n, n);
     }
     return SHARPI_OK;
 }
@@ -288,8 +255,7 @@ static void copy_results(const struct run *run, const struct sharpi_run_io *io)
     copy_values(run, request->carry_out, request->n_carry_out, run->program->host_carry_out, io->carry_out);
     copy_values(run, request->taps, request->n_taps, run->program->host_taps, io->taps);
     if (run->is_captured && run->batch->n_logits && run->program->flow.n_vocab)
-        memcpy(io->logits, run->program->host_logits,
-               run->batch->n_logits * run->program->flow.n_vocab * sizeof(float));
+        deliver_logits(run, io, 0, run->batch->n_logits, run->n_logits);
 }
 
 /* ---- Steps */
@@ -299,8 +265,13 @@ static int32_t run_graph(struct run *run, struct graph_slot *slot, struct sharpi
     int32_t status = SHARPI_OK;
     cudaError_t error;
     run->is_captured = 1;
+    if (slot->exec && slot->n_best != run->n_best) {
+        cudaGraphExecDestroy(slot->exec);
+        slot->exec = NULL;
+    }
     if (!slot->exec)
         status = capture(run, slot, err);
+    slot->n_best = run->n_best;
     if (status)
         return status;
     error = cudaGraphLaunch(slot->exec, run->stream);
@@ -316,13 +287,16 @@ static int32_t run_plain(struct run *run, const struct sharpi_run_io *io, struct
 }
 
 /* Bounds that are the batch's own numbers. */
-static struct run exact_run(struct sharpi_program *program, const struct sharpi_batch *batch)
+static struct run exact_run(struct sharpi_program *program, const struct sharpi_batch *batch,
+                            const struct sharpi_run_io *io)
 {
     struct run run = {.program = program,
                       .batch = batch,
                       .n_tokens = batch->n_tokens,
                       .n_logits = batch->n_logits,
                       .n_seqs = batch->n_seqs,
+                      .n_best = SHARPI_HAS(io, n_best) ? io->n_best : 0,
+                      .wants_rows = io->logits != NULL,
                       .stream = program->device->stream};
     for (uint32_t s = 0; s < batch->n_seqs; s++) {
         if (batch->seqs[s].n_tokens > run.max_seq_tokens)
@@ -341,8 +315,11 @@ int32_t cuda_run(struct sharpi_program *program, const struct sharpi_batch *batc
         return sharpi_fail(err, SHARPI_EBUG, "the program is not loaded");
     if ((status = batch_check(&program->flow, batch, io, err)))
         return status;
+    if (SHARPI_HAS(io, n_best) && program->flow.n_vocab > TOPK_MAX_VOCAB)
+        return sharpi_fail(err, SHARPI_ENOTSUP, "best candidates of %llu logits; the CUDA backend does %u",
+                           (unsigned long long)program->flow.n_vocab, TOPK_MAX_VOCAB);
     cudaSetDevice(program->device->index);
-    run = bounds = exact_run(program, batch);
+    run = bounds = exact_run(program, batch, io);
     slot = find_slot(program, batch, &bounds);
     if ((status = batch_stage(program, batch, io, err)))
         return status;
