@@ -324,6 +324,53 @@ static void eight_sequences_in_one_batch_equal_eight_single_runs(void)
     each_fixture(check_batch);
 }
 
+/* Prompts of different lengths, then all sessions decode in one batch, of which one drops out after some steps. */
+static void check_batched_decode(const struct fixture *f, const struct fixture_data *data)
+{
+    enum { N = 5, STEPS = 12 };
+    struct sharpi_model *model =
+        load(data->model,
+             (struct sharpi_model_options){.chunk = 48, .headroom = 48, .context = 256, .max_sessions = N});
+    struct sharpi_error err = SHARPI_ERROR_INIT;
+    struct sharpi_work work[N];
+    float *single[N], largest = 0;
+    uint32_t i, step;
+    CU_ASSERT_FATAL(model != NULL);
+    for (i = 0; i < N; i++) {
+        single[i] = run_tokens(model, data->tokens + 3 * i, 17 * i + 1 + STEPS);
+        CU_ASSERT_FATAL(single[i] != NULL);
+    }
+    for (i = 0; i < N; i++) {
+        work[i] = (struct sharpi_work){.n_tokens = 1, .want = 1};
+        CU_ASSERT_FATAL(sharpi_session_create(model, &work[i].session, &err) == 0);
+        CU_ASSERT(sharpi_session_feed(work[i].session, data->tokens + 3 * i, 17 * i + 1, &err) == 0);
+    }
+    for (step = 0; step < STEPS; step++) {
+        const uint32_t n = step < 8 ? N : N - 1;
+        for (i = 0; i < n; i++)
+            work[i].tokens = data->tokens + 3 * i + 17 * i + 1 + step;
+        CU_ASSERT_FATAL(sharpi_step(model, work, n, &err) == 0);
+        for (i = 0; i < n; i++) {
+            const float *expected = single[i] + (size_t)(17 * i + 1 + step) * FIXTURE_VOCAB;
+            largest = fmaxf(largest,
+                            max_difference(sharpi_session_logits(work[i].session), expected, FIXTURE_VOCAB));
+        }
+    }
+    CU_ASSERT(largest <= 1e-4f);
+    if (!(largest <= 1e-4f))
+        fprintf(stderr, "%s: batched decode differs by %g\n", f->name, (double)largest);
+    for (i = 0; i < N; i++) {
+        sharpi_session_free(work[i].session);
+        free(single[i]);
+    }
+    sharpi_model_free(model);
+}
+
+static void batched_decode_equals_single_runs(void)
+{
+    each_fixture(check_batched_decode);
+}
+
 static void check_truncate(const struct fixture *f, const struct fixture_data *data)
 {
     struct sharpi_model *model =
@@ -404,6 +451,7 @@ int main(void)
                 decoding_past_the_wrap_equals_the_full_cache);
     CU_add_test(suite, "eight sequences in one batch equal eight single runs",
                 eight_sequences_in_one_batch_equal_eight_single_runs);
+    CU_add_test(suite, "batched decode equals single runs", batched_decode_equals_single_runs);
     CU_add_test(suite, "truncated sequence goes on exactly", truncated_sequence_goes_on_exactly);
     CU_add_test(suite, "what cannot be honoured is refused", what_cannot_be_honoured_is_refused);
     CU_basic_set_mode(CU_BRM_VERBOSE);

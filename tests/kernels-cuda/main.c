@@ -50,7 +50,8 @@ int main(int argc, char **argv)
         return 2;
     error = cudaGetDeviceCount(&n_devices);
     if (error || n_devices == 0) {
-        fprintf(stderr, "skipped: no GPU (%s)\n", error ? cudaGetErrorString(error) : "the driver knows none");
+        fprintf(stderr, "skipped: no GPU (%s)\n",
+                error ? cudaGetErrorString(error) : "the driver knows none");
         return 77;
     }
     for (int a = 0; a < N_AREAS; a++) {
