@@ -71,6 +71,14 @@ static int32_t read_switch(const char *key, const char *value, uint32_t *on, str
     return sharpi_fail(err, SHARPI_EINVAL, "[backend-cuda] %s = %s: must be true or false", key, value);
 }
 
+/* NULL when the key is not set, or is auto. */
+static const char *setting(const struct sharpi_host *host, const struct sharpi_config *config,
+                           const char *key)
+{
+    const char *value = host->config_get(config, key);
+    return value && strcmp(value, "auto") != 0 ? value : NULL;
+}
+
 static int32_t init(const struct sharpi_host *host, const struct sharpi_config *config, void **ctx,
                     struct sharpi_error *err)
 {
@@ -79,10 +87,10 @@ static int32_t init(const struct sharpi_host *host, const struct sharpi_config *
     if (!backend)
         return sharpi_fail(err, SHARPI_ENOMEM, "no memory for the CUDA backend");
     backend->host = host;
-    if ((status = read_limit(host->config_get(config, "memory_limit"), &backend->memory_limit, err)) ||
-        (status = read_switch("graphs", host->config_get(config, "graphs"), &backend->use_graphs, err)) ||
-        (status = read_switch("overlap", host->config_get(config, "overlap"), &backend->use_overlap, err)) ||
-        (status = read_switch("cublas", host->config_get(config, "cublas"), &backend->use_blas, err)) ||
+    if ((status = read_limit(setting(host, config, "memory_limit"), &backend->memory_limit, err)) ||
+        (status = read_switch("graphs", setting(host, config, "graphs"), &backend->use_graphs, err)) ||
+        (status = read_switch("overlap", setting(host, config, "overlap"), &backend->use_overlap, err)) ||
+        (status = read_switch("cublas", setting(host, config, "cublas"), &backend->use_blas, err)) ||
         (status = host->register_backend(host, &cuda_backend_table, backend, err))) {
         host->free(host, backend);
         return status;
