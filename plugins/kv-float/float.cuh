@@ -10,7 +10,7 @@ struct kv_cuda_f32 {
     static constexpr bool exact = true, uses_f16 = false;
     static constexpr uint32_t dim_unit = 4;
 
-    __host__ __device__ static uint32_t tile_bytes(uint32_t d)
+    __host__ __device__ static constexpr uint32_t tile_bytes(uint32_t d)
     {
         return sharpi::tile_rows * d * 4;
     }

@@ -1,5 +1,5 @@
 /* q8_0 as a format of attention.cuh. Scales and integers are those that q8_0.h's rule gives; a tile has them apart:
- * [64 rows, d] int8, the 16-byte pieces of a row permuted against bank conflicts, then [d / 32, 64 rows] f16 scales.
+ * [64 rows, d] integers + 128, the 16-byte pieces of a row permuted against bank conflicts, then [d / 32, 64 rows] f16 scales.
  *
  * Fragments are f16 and hold value / 128: an integer / 128 times the scale, which cannot overflow.
  */
@@ -15,7 +15,7 @@ struct kv_cuda_q8_0 {
     static constexpr uint32_t dim_unit = 32;
     static constexpr float unit = 128.0f;
 
-    __host__ __device__ static uint32_t tile_bytes(uint32_t d)
+    __host__ __device__ static constexpr uint32_t tile_bytes(uint32_t d)
     {
         return sharpi::tile_rows * (d + d / 16);
     }
@@ -35,7 +35,7 @@ struct kv_cuda_q8_0 {
     {
         const float scale =
             __half2float(*(const __half *)((const char *)tile + scale_offset(d, row, col / 32)));
-        return scale * (float)((const int8_t *)tile)[offset(d, row, col)];
+        return scale * (float)((int32_t)((const uint8_t *)tile)[offset(d, row, col)] - 128);
     }
 
     /* q8_0.h's q8_0_scale and encode_block, a lane per element. */
@@ -53,7 +53,7 @@ struct kv_cuda_q8_0 {
         }
         const float inverse = half ? __fdiv_rn(1.0f, __half2float(__ushort_as_half(half))) : 0.0f;
         const float q = fminf(fmaxf(rintf(__fmul_rn(x, inverse)), -127.0f), 127.0f);
-        ((int8_t *)tile)[offset(d, row, col + lane)] = (int8_t)q;
+        ((uint8_t *)tile)[offset(d, row, col + lane)] = (uint8_t)((int32_t)q + 128);
         if (lane == 0)
             *(uint16_t *)((char *)tile + scale_offset(d, row, col / 32)) = half;
     }
@@ -76,9 +76,9 @@ struct kv_cuda_q8_0 {
     }
 
     /* Two integers of `bytes`, chosen by `selector`, as f16 divided by 128: 0x64xx is 1024 + xx, xx = integer + 128. */
-    __device__ static __half2 integers(uint32_t biased, uint32_t selector)
+    __device__ static __half2 integers(uint32_t bytes, uint32_t selector)
     {
-        const uint32_t x = __byte_perm(biased, 0x64646464u, selector);
+        const uint32_t x = __byte_perm(bytes, 0x64646464u, selector);
         return __hfma2(*(const __half2 *)&x, __float2half2_rn(1.0f / 128), __float2half2_rn(-9.0f));
     }
     __device__ static uint32_t scaled(__half2 x, __half2 scale)
@@ -93,7 +93,7 @@ struct kv_cuda_q8_0 {
         const uint32_t lane = threadIdx.x % 32, r = row + lane / 4;
         const uint2 q = *(const uint2 *)((const char *)tile + offset(d, r, 32 * block + lane % 4 * 8));
         const __half2 scale = __half2half2(*(const __half *)((const char *)tile + scale_offset(d, r, block)));
-        const uint32_t x = q.x ^ 0x80808080u, y = q.y ^ 0x80808080u;
+        const uint32_t x = q.x, y = q.y;
         b[0][0] = scaled(integers(x, 0x4140), scale);
         b[0][1] = scaled(integers(x, 0x4342), scale);
         b[1][0] = scaled(integers(y, 0x4140), scale);
@@ -108,8 +108,8 @@ struct kv_cuda_q8_0 {
 #pragma unroll
         for (uint32_t i = 0; i < 2; i++) {
             const char *bytes = (const char *)tile;
-            const uint32_t x = *(const uint32_t *)(bytes + offset(d, r + 8 * i, c)) ^ 0x80808080u;
-            const uint32_t y = *(const uint32_t *)(bytes + offset(d, r + 8 * i + 1, c)) ^ 0x80808080u;
+            const uint32_t x = *(const uint32_t *)(bytes + offset(d, r + 8 * i, c));
+            const uint32_t y = *(const uint32_t *)(bytes + offset(d, r + 8 * i + 1, c));
             const __half2 scale = *(const __half2 *)(bytes + scale_offset(d, r + 8 * i, col / 32));
             const uint32_t low = __byte_perm(x, y, 0x5140), high = __byte_perm(x, y, 0x7362);
             b[0][i] = scaled(integers(low, 0x4140), scale);
@@ -136,7 +136,7 @@ struct kv_cuda_q8_0 {
         const uint32_t words[8] = {raw.x.x, raw.x.y, raw.x.z, raw.x.w, raw.y.x, raw.y.y, raw.y.z, raw.y.w};
 #pragma unroll
         for (uint32_t i = 0; i < 4; i++) {
-            const uint32_t low = words[2 * i] ^ 0x80808080u, high = words[2 * i + 1] ^ 0x80808080u;
+            const uint32_t low = words[2 * i], high = words[2 * i + 1];
             x[i] = make_uint4(scaled(integers(low, 0x4140), scale), scaled(integers(low, 0x4342), scale),
                               scaled(integers(high, 0x4140), scale), scaled(integers(high, 0x4342), scale));
         }
@@ -157,7 +157,7 @@ struct kv_cuda_q8_0 {
             const char *from = (const char *)src + block * 34;
             memcpy((char *)tile + scale_offset(d, row, block), from, 2);
             for (uint32_t i = 0; i < 32; i++)
-                ((char *)tile)[offset(d, row, 32 * block + i)] = from[2 + i];
+                ((char *)tile)[offset(d, row, 32 * block + i)] = (char)(from[2 + i] ^ 0x80);
         }
     }
     static void unpack_row(void *dst, const void *tile, uint32_t d, uint32_t row)
@@ -166,7 +166,7 @@ struct kv_cuda_q8_0 {
             char *to = (char *)dst + block * 34;
             memcpy(to, (const char *)tile + scale_offset(d, row, block), 2);
             for (uint32_t i = 0; i < 32; i++)
-                to[2 + i] = ((const char *)tile)[offset(d, row, 32 * block + i)];
+                to[2 + i] = (char)(((const char *)tile)[offset(d, row, 32 * block + i)] ^ 0x80);
         }
     }
 };

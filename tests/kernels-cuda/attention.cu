@@ -626,6 +626,13 @@ static float time_step(const struct format *format, uint32_t kind, const struct 
     return times[7];
 }
 
+/* ATTENTION_ONLY: a part of the label of what is to be timed. */
+static int is_wanted(const char *label)
+{
+    const char *only = getenv("ATTENTION_ONLY");
+    return !only || strstr(label, only);
+}
+
 static void bench_decode(void)
 {
     static const struct speed models[] = {
@@ -639,6 +646,11 @@ static void bench_decode(void)
                     const struct speed *x = &models[m];
                     uint32_t n_layers;
                     if (f == 1 || (batches[b] == 64 && depths[i] > 16384) || (x->window && depths[i] > 16384))
+                        continue;
+                    char label[128];
+                    snprintf(label, sizeof label, "%-10s batch %2u depth %6u %-5s", x->name, batches[b],
+                             depths[i], formats[f].name);
+                    if (!is_wanted(label))
                         continue;
                     const float ms = time_step(&formats[f], f, x, batches[b], 1, depths[i], &n_layers);
                     const uint32_t seen = x->window && depths[i] + 1 > x->window ? x->window : depths[i] + 1;
@@ -667,6 +679,11 @@ static void bench_prefill(void)
                 uint32_t n_layers;
                 if (f == 1 && m != 1)
                     continue;
+                char label[128];
+                snprintf(label, sizeof label, "%-10s %6u tokens at %6u %-5s", x->name, sizes[i][0],
+                         sizes[i][1], formats[f].name);
+                if (!is_wanted(label))
+                    continue;
                 const float ms = time_step(&formats[f], f, x, 1, sizes[i][0], sizes[i][1], &n_layers);
                 double pairs = 0;
                 for (uint32_t t = 0; t < sizes[i][0]; t++) {
@@ -674,8 +691,7 @@ static void bench_prefill(void)
                     pairs += x->window && seen > x->window ? x->window : seen;
                 }
                 const double tflops = pairs * 4 * x->d * x->n_heads / (double)ms * 1e-9;
-                printf("  %-10s %6u tokens at %6u %-5s %9.1f us %7.1f TFLOP/s %5.1f%%\n", x->name,
-                       sizes[i][0], sizes[i][1], formats[f].name, ms * 1e3, tflops, tflops / 7.9);
+                printf("  %s %9.1f us %7.1f TFLOP/s %5.1f%%\n", label, ms * 1e3, tflops, tflops / 7.9);
                 fflush(stdout);
             }
 }

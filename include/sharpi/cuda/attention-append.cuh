@@ -7,14 +7,20 @@
 namespace sharpi
 {
 
-/* One head's part of a row, by a warp. */
-template <class F>
-__device__ inline void store_row(void *tile, uint32_t d, uint32_t row, const float *src, bool is_ours = true)
+/* One head's part of a row, by a warp: loads first, four at a time. */
+template <class F> __device__ inline void store_row(void *tile, uint32_t d, uint32_t row, const float *src)
 {
     const uint32_t lane = threadIdx.x % 32;
-    if (is_ours)
-        for (uint32_t col = 0; col < d; col += 32)
-            F::store32(tile, d, row, col, col + lane < d ? src[col + lane] : 0.0f);
+    for (uint32_t col = 0; col < d; col += 128) {
+        float x[4];
+#pragma unroll
+        for (uint32_t i = 0; i < 4; i++)
+            x[i] = col + 32 * i + lane < d ? src[col + 32 * i + lane] : 0.0f;
+#pragma unroll
+        for (uint32_t i = 0; i < 4; i++)
+            if (col + 32 * i < d)
+                F::store32(tile, d, row, col + 32 * i, x[i]);
+    }
 }
 
 constexpr uint32_t append_threads = 256;
@@ -30,7 +36,9 @@ __global__ __launch_bounds__(append_threads) void append_kernel(const sharpi_kv_
                    token = (uint32_t)(warp / 2 / a.n_kv_heads);
     if (token >= a.step->n_tokens)
         return;
-    segment x = {(uint32_t)a.seqs_of[token], head, 0, 0, 0};
+    segment x = {};
+    x.seq = (uint32_t)a.seqs_of[token];
+    x.kv_head = head;
     const uint32_t position = a.seqs[x.seq].length + token - a.seqs[x.seq].first_token;
     void *tile = tile_of(a, is_v ? a.v_cache : a.k_cache, x, position / tile_rows, F::tile_bytes(a.head_dim));
     const float *src =

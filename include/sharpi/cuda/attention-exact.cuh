@@ -17,14 +17,10 @@ struct exact_state {
     float max[exact_m], sum[exact_m], shrink[exact_m];
 };
 
-__device__ inline float softcapped(float score, float softcap)
-{
-    return softcap != 0.0f ? softcap * tanhf(score / softcap) : score;
-}
-
 /* p = scores of the page for all rows, -inf where invisible. A thread has a position and every fourth row. */
 template <class F>
-__device__ inline void exact_scores(const sharpi_kv_cuda_args &a, const segment &x, exact_state &state)
+__device__ inline void exact_scores(const sharpi_kv_cuda_args &a, const work_shape &w, const segment &x,
+                                    exact_state &state)
 {
     const uint32_t d = a.head_dim, column = threadIdx.x % tile_rows, first = threadIdx.x / tile_rows;
     const uint32_t position = x.page * tile_rows + column;
@@ -36,7 +32,7 @@ __device__ inline void exact_scores(const sharpi_kv_cuda_args &a, const segment 
             sum[r] += state.q[first + 4 * r][i] * k;
     }
     for (uint32_t r = 0; r < 4; r++) {
-        const row_view view = view_of(a, x, exact_m, first + 4 * r);
+        const row_view view = view_of(a, w, x, first + 4 * r);
         const bool sees = position >= view.low && position < view.end;
         state.p[first + 4 * r][column] = sees ? softcapped(sum[r] * a.scale, a.softcap) : -INFINITY;
     }
@@ -94,7 +90,7 @@ __device__ inline void exact_store(const sharpi_kv_cuda_args &a, const work_shap
                                    const float (&acc)[2][exact_m])
 {
     for (uint32_t r = 0; r < exact_m; r++) {
-        const row_view view = view_of(a, x, exact_m, r);
+        const row_view view = view_of(a, w, x, r);
         const uint64_t at = partial_row(w, blockIdx.x, slot, r);
         const float factor =
             is_partial ? 1.0f : output_factor(a, view.head, state.max[r] * log2_e, state.sum[r]);
@@ -126,7 +122,7 @@ __global__ __launch_bounds__(exact_threads) void exact_kernel(const sharpi_kv_cu
         if (begins) {
             __syncthreads();
             for (uint32_t r = 0; r < exact_m; r++) {
-                const row_view view = view_of(a, x, exact_m, r);
+                const row_view view = view_of(a, w, x, r);
                 const float *q = a.q + view.token * a.q_stride + (uint64_t)view.head * a.head_dim;
                 for (uint32_t i = threadIdx.x; i < a.head_dim; i += exact_threads)
                     state.q[r][i] = q[i];
@@ -139,12 +135,11 @@ __global__ __launch_bounds__(exact_threads) void exact_kernel(const sharpi_kv_cu
             __syncthreads();
             begins = false;
         }
-        exact_scores<F>(a, x, state);
+        exact_scores<F>(a, w, x, state);
         __syncthreads();
         exact_weights(state);
         __syncthreads();
-        const sharpi_batch_seq s = a.seqs[x.seq];
-        exact_accumulate<F>(a, x, state, min(tile_rows, s.length + s.n_tokens - x.page * tile_rows), acc);
+        exact_accumulate<F>(a, x, state, min(tile_rows, x.s.length + x.s.n_tokens - x.page * tile_rows), acc);
         __syncthreads();
         const bool ends = x.page + 1 == x.end_page;
         if (ends || work.n_units == 1) {

@@ -59,13 +59,15 @@ template <class F, int D> struct wgmma_block {
     static constexpr uint32_t M = shape::m, N = shape::n, stages = shape::n_stages;
 
     const sharpi_kv_cuda_args &a;
+    const work_shape &w;
     const block_work &work;
     char *q, *k, *v;
     float *row_scale;
     uint64_t *k_full, *v_full, *k_empty, *v_empty;
 
-    __device__ wgmma_block(const sharpi_kv_cuda_args &args, const block_work &block, char *memory)
-        : a(args), work(block)
+    __device__ wgmma_block(const sharpi_kv_cuda_args &args, const work_shape &shape_of_work,
+                           const block_work &block, char *memory)
+        : a(args), w(shape_of_work), work(block)
     {
         q = memory + (1024 - shared_address(memory) % 1024) % 1024;
         k = q + shape::q_bytes;
@@ -164,7 +166,7 @@ template <class F, int D> struct wgmma_block {
     {
         const uint32_t lane = threadIdx.x % 32;
         for (uint32_t row = threadIdx.x / 32; row < M; row += 8) {
-            const row_view view = view_of(a, work.at, M, row);
+            const row_view view = view_of(a, w, work.at, row);
             const float2 *src = (const float2 *)(a.q + view.token * a.q_stride + (uint64_t)view.head * D);
             float2 x[D / 64];
             float up = 1.0f, greatest = 0.0f;
@@ -283,8 +285,8 @@ template <class F, int D> struct wgmma_block {
     /* Rows of V past the sequence's end may hold anything; both warpgroups zero them all. */
     __device__ void zero_rows(uint32_t stage, uint32_t tile)
     {
-        const sharpi_batch_seq x = a.seqs[work.at.seq];
-        const uint32_t first = x.length + x.n_tokens - (work.at.page + tile * shape::pages) * tile_rows;
+        const uint32_t first =
+            work.at.s.length + work.at.s.n_tokens - (work.at.page + tile * shape::pages) * tile_rows;
         if (first >= N)
             return;
         for (uint32_t i = threadIdx.x % 128; i < (N - first) * (D / 8); i += 128) {
@@ -305,7 +307,7 @@ template <class F, int D> struct wgmma_block {
         for (uint32_t h = 0; h < 2; h++) {
             sum[h] += __shfl_xor_sync(~0u, sum[h], 1);
             sum[h] += __shfl_xor_sync(~0u, sum[h], 2);
-            const row_view view = view_of(a, work.at, M, row + 8 * h);
+            const row_view view = view_of(a, w, work.at, row + 8 * h);
             if (!view.is_valid)
                 continue;
             const float factor = F::unit * output_factor(a, view.head, max[h], sum[h]);
@@ -327,11 +329,11 @@ template <class F, int D> struct wgmma_block {
         uint32_t p[N / 16][4], low[2], end[2];
 
         load_queries();
-        const uint32_t n_rows = min(M, rows_of(a, work.at.seq) - work.at.group * M);
-        const uint32_t greatest_low = view_of(a, work.at, M, n_rows - 1).low,
-                       least_end = view_of(a, work.at, M, 0).end;
+        const uint32_t n_rows = rows_in_group(w, work.at);
+        const uint32_t greatest_low = view_of(a, w, work.at, n_rows - 1).low,
+                       least_end = view_of(a, w, work.at, 0).end;
         for (uint32_t h = 0; h < 2; h++) {
-            const row_view view = view_of(a, work.at, M, row + 8 * h);
+            const row_view view = view_of(a, w, work.at, row + 8 * h);
             low[h] = view.low, end[h] = view.end, scale[h] = row_scale[row + 8 * h];
         }
 #pragma unroll
@@ -392,7 +394,7 @@ __global__ __launch_bounds__(wgmma_shape<D>::n_threads, 1) void wgmma_kernel(con
     const block_work work = whole_work(a, w);
     if (!work.n_units)
         return;
-    wgmma_block<F, D> block(a, work, memory);
+    wgmma_block<F, D> block(a, w, work, memory);
     if (threadIdx.x == 0) {
         for (uint32_t i = 0; i < wgmma_shape<D>::n_stages; i++) {
             barrier_init_count(block.k_full + i, F::tiles_are_operands ? 1 : 128);

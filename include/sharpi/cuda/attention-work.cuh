@@ -24,6 +24,7 @@ constexpr uint32_t few_rows = 64; /* up to so many rows of a sequence and KV hea
 
 struct work_shape {
     uint32_t m;         /* rows of a group */
+    uint32_t ratio;     /* query heads per KV head */
     uint32_t is_split;  /* 1: chunks of units, 0: a segment per block */
     uint32_t all_few;   /* 1: the launch serves no sequence with more than few_rows */
     uint32_t appends;   /* 1: the kernel itself stores the step's k and v (decode) */
@@ -33,9 +34,11 @@ struct work_shape {
     float2 *sums;       /* [n_blocks, 2, m]: maximum, sum */
 };
 
+/* Holds its sequence's descriptor: memory clobbers would make the compiler read it again and again. */
 struct segment {
     uint32_t seq, kv_head, group;
     uint32_t page, end_page; /* positions / 64 */
+    sharpi_batch_seq s;
 };
 
 __device__ inline uint32_t ceil_div(uint32_t a, uint32_t b)
@@ -43,48 +46,58 @@ __device__ inline uint32_t ceil_div(uint32_t a, uint32_t b)
     return (a + b - 1) / b;
 }
 
-__device__ inline uint32_t rows_of(const sharpi_kv_cuda_args &a, uint32_t seq)
-{
-    return a.seqs[seq].n_tokens * (a.n_heads / a.n_kv_heads);
-}
-
 __device__ inline bool is_ours(const work_shape &w, uint32_t n_rows)
 {
     return n_rows && (w.is_split ? w.all_few || n_rows <= few_rows : n_rows > few_rows);
 }
 
-/* Pages that row group `group` of m rows sees. */
-__device__ inline void page_range(const sharpi_kv_cuda_args &a, uint32_t seq, uint32_t m, uint32_t group,
-                                  uint32_t &page, uint32_t &end_page)
+/* Pages that row group `group` sees. */
+__device__ inline void page_range(const sharpi_kv_cuda_args &a, const work_shape &w,
+                                  const sharpi_batch_seq &s, uint32_t group, uint32_t &page,
+                                  uint32_t &end_page)
 {
-    const sharpi_batch_seq s = a.seqs[seq];
-    const uint32_t ratio = a.n_heads / a.n_kv_heads, first = group * m / ratio;
-    const uint32_t last = min(s.n_tokens - 1, (group * m + m - 1) / ratio), position = s.length + first;
-    const uint32_t end = a.causal ? s.length + last + 1 : s.length + s.n_tokens;
+    uint32_t first = 0, last = s.n_tokens - 1;
+    if (s.n_tokens * w.ratio > w.m) {
+        first = group * w.m / w.ratio;
+        last = min(last, (group * w.m + w.m - 1) / w.ratio);
+    }
+    const uint32_t position = s.length + first, end = s.length + (a.causal ? last + 1 : s.n_tokens);
     const uint32_t low = a.window && position + 1 > a.window ? position + 1 - a.window : 0;
     page = low / tile_rows;
     end_page = ceil_div(end, tile_rows);
 }
 
-__device__ inline uint32_t units_per_head(const sharpi_kv_cuda_args &a, const work_shape &w, uint32_t seq)
+/* Units of a sequence, for each of its KV heads. */
+__device__ inline uint32_t units_per_head(const sharpi_kv_cuda_args &a, const work_shape &w,
+                                          const sharpi_batch_seq &s)
 {
-    const uint32_t n_rows = rows_of(a, seq);
+    const uint32_t n_rows = s.n_tokens * w.ratio;
     uint32_t units = 0, page, end_page;
     if (is_ours(w, n_rows))
         for (uint32_t group = 0; group * w.m < n_rows; group++) {
-            page_range(a, seq, w.m, group, page, end_page);
+            page_range(a, w, s, group, page, end_page);
             units += end_page - page;
         }
     return units;
 }
 
-/* Units of all sequences below `seq`; called by whole warps. */
-__device__ inline uint32_t units_before(const sharpi_kv_cuda_args &a, const work_shape &w, uint32_t seq)
+/* Units of all sequences, and of those below `seq`. By whole warps. Descriptors are read before n_seqs is known. */
+__device__ inline uint32_t count_units(const sharpi_kv_cuda_args &a, const work_shape &w, uint32_t seq,
+                                       uint32_t &before)
 {
-    uint32_t units = 0;
-    for (uint32_t s = threadIdx.x % 32; s < seq; s += 32)
-        units += units_per_head(a, w, s) * a.n_kv_heads;
-    return __reduce_add_sync(~0u, units);
+    const uint32_t n_seqs = a.step->n_seqs;
+    uint32_t total = 0, below = 0;
+    for (uint32_t base = 0; base < a.max_seqs; base += 32) {
+        const uint32_t i = base + threadIdx.x % 32;
+        const sharpi_batch_seq s = a.seqs[min(i, a.max_seqs - 1)];
+        const uint32_t units = i < n_seqs ? units_per_head(a, w, s) * a.n_kv_heads : 0;
+        total += units;
+        below += i < seq ? units : 0;
+        if (base + 32 >= n_seqs)
+            break;
+    }
+    before = __reduce_add_sync(~0u, below);
+    return __reduce_add_sync(~0u, total);
 }
 
 /* Units of a block. */
@@ -93,13 +106,15 @@ __device__ inline uint32_t chunk_of(const work_shape &w, uint32_t n_units)
     return max(1u, ceil_div(n_units, w.n_blocks));
 }
 
-/* The segment that holds unit `unit`, with .page at that unit; seq = n_seqs when there is none. Whole warps. */
-__device__ inline segment segment_at(const sharpi_kv_cuda_args &a, const work_shape &w, uint32_t unit)
+/* The segment that holds unit `unit`, with .page at that unit; there must be one. Whole warps. */
+__device__ inline segment segment_at(const sharpi_kv_cuda_args &a, const work_shape &w, uint32_t unit,
+                                     uint32_t &first_page)
 {
     const uint32_t n_seqs = a.step->n_seqs, lane = threadIdx.x % 32;
-    segment x = {n_seqs, 0, 0, 0, 0};
+    segment x = {};
     for (uint32_t base = 0; base < n_seqs; base += 32) {
-        const uint32_t units = base + lane < n_seqs ? units_per_head(a, w, base + lane) * a.n_kv_heads : 0;
+        const sharpi_batch_seq s = a.seqs[min(base + lane, n_seqs - 1)];
+        const uint32_t units = base + lane < n_seqs ? units_per_head(a, w, s) * a.n_kv_heads : 0;
         uint32_t sum = units;
         for (uint32_t i = 1; i < 32; i *= 2) {
             const uint32_t other = __shfl_up_sync(~0u, sum, i);
@@ -109,23 +124,22 @@ __device__ inline segment segment_at(const sharpi_kv_cuda_args &a, const work_sh
         if (found) {
             const uint32_t at = __ffs(found) - 1;
             x.seq = base + at;
+            x.s = a.seqs[x.seq];
             unit -= __shfl_sync(~0u, sum - units, at);
             break;
         }
         unit -= __shfl_sync(~0u, sum, 31);
     }
-    if (x.seq == n_seqs)
-        return x;
-    const uint32_t per_head = units_per_head(a, w, x.seq);
+    const uint32_t per_head = units_per_head(a, w, x.s);
     x.kv_head = unit / per_head;
-    unit %= per_head;
+    unit -= x.kv_head * per_head;
     for (;; x.group++) {
-        page_range(a, x.seq, w.m, x.group, x.page, x.end_page);
-        if (unit < x.end_page - x.page)
+        page_range(a, w, x.s, x.group, first_page, x.end_page);
+        if (unit < x.end_page - first_page)
             break;
-        unit -= x.end_page - x.page;
+        unit -= x.end_page - first_page;
     }
-    x.page += unit;
+    x.page = first_page + unit;
     return x;
 }
 
@@ -133,19 +147,17 @@ __device__ inline segment segment_at(const sharpi_kv_cuda_args &a, const work_sh
 __device__ inline void next_segment(const sharpi_kv_cuda_args &a, const work_shape &w, segment &x)
 {
     x.group++;
-    if (x.group * w.m >= rows_of(a, x.seq)) {
+    if (x.group * w.m >= x.s.n_tokens * w.ratio) {
         x.group = 0;
         x.kv_head++;
         if (x.kv_head == a.n_kv_heads) {
             x.kv_head = 0;
             do
-                x.seq++;
-            while (x.seq < a.step->n_seqs && !is_ours(w, rows_of(a, x.seq)));
-            if (x.seq == a.step->n_seqs)
-                return;
+                x.s = a.seqs[++x.seq];
+            while (!is_ours(w, x.s.n_tokens * w.ratio));
         }
     }
-    page_range(a, x.seq, w.m, x.group, x.page, x.end_page);
+    page_range(a, w, x.s, x.group, x.page, x.end_page);
 }
 
 __device__ inline void next_unit(const sharpi_kv_cuda_args &a, const work_shape &w, segment &x)
@@ -163,14 +175,14 @@ struct block_work {
 
 __device__ inline block_work split_work(const sharpi_kv_cuda_args &a, const work_shape &w)
 {
-    const uint32_t total = units_before(a, w, a.step->n_seqs), chunk = chunk_of(w, total);
+    uint32_t first_page;
+    const uint32_t total = count_units(a, w, 0, first_page), chunk = chunk_of(w, total);
     const uint32_t begin = min(total, blockIdx.x * chunk), end = min(total, begin + chunk);
-    block_work work = {{0, 0, 0, 0, 0}, end - begin, 0};
-    uint32_t page, end_page;
+    block_work work = {};
+    work.n_units = end - begin;
     if (begin < end) {
-        work.at = segment_at(a, w, begin);
-        page_range(a, work.at.seq, w.m, work.at.group, page, end_page);
-        work.is_first_partial = work.at.page != page;
+        work.at = segment_at(a, w, begin, first_page);
+        work.is_first_partial = work.at.page != first_page;
     }
     return work;
 }
@@ -178,23 +190,32 @@ __device__ inline block_work split_work(const sharpi_kv_cuda_args &a, const work
 /* Blocks of a KV head lie together, last row groups first: they see most. */
 __device__ inline block_work whole_work(const sharpi_kv_cuda_args &a, const work_shape &w)
 {
-    block_work work = {{0, 0, 0, 0, 0}, 0, 0};
+    const uint32_t n_seqs = a.step->n_seqs;
+    block_work work = {};
     uint32_t index = blockIdx.x;
-    for (uint32_t s = 0; s < a.step->n_seqs; s++) {
-        const uint32_t n_rows = rows_of(a, s), n_groups = ceil_div(n_rows, w.m);
+    for (uint32_t i = 0; i < n_seqs; i++) {
+        const sharpi_batch_seq s = a.seqs[i];
+        const uint32_t n_rows = s.n_tokens * w.ratio, n_groups = ceil_div(n_rows, w.m);
         if (!is_ours(w, n_rows))
             continue;
         if (index < n_groups * a.n_kv_heads) {
-            work.at.seq = s;
+            work.at.seq = i;
+            work.at.s = s;
             work.at.kv_head = index % a.n_kv_heads;
             work.at.group = n_groups - 1 - index / a.n_kv_heads;
-            page_range(a, s, w.m, work.at.group, work.at.page, work.at.end_page);
+            page_range(a, w, s, work.at.group, work.at.page, work.at.end_page);
             work.n_units = work.at.end_page - work.at.page;
             return work;
         }
         index -= n_groups * a.n_kv_heads;
     }
     return work;
+}
+
+/* Rows of the segment's group that are the sequence's. */
+__device__ inline uint32_t rows_in_group(const work_shape &w, const segment &x)
+{
+    return min(w.m, x.s.n_tokens * w.ratio - x.group * w.m);
 }
 
 /* K or V tile of a unit. */
@@ -213,16 +234,16 @@ struct row_view {
     bool is_valid;
 };
 
-__device__ inline row_view view_of(const sharpi_kv_cuda_args &a, const segment &x, uint32_t m, uint32_t row)
+__device__ inline row_view view_of(const sharpi_kv_cuda_args &a, const work_shape &w, const segment &x,
+                                   uint32_t row)
 {
-    const sharpi_batch_seq s = a.seqs[x.seq];
-    const uint32_t ratio = a.n_heads / a.n_kv_heads, r = x.group * m + row;
+    const uint32_t r = x.group * w.m + row, in_seq = r / w.ratio;
     row_view view;
-    view.is_valid = r / ratio < s.n_tokens;
-    const uint32_t token = min(r / ratio, s.n_tokens - 1), position = s.length + token;
-    view.token = s.first_token + token;
-    view.head = x.kv_head * ratio + r % ratio;
-    view.end = a.causal ? position + 1 : s.length + s.n_tokens;
+    view.is_valid = in_seq < x.s.n_tokens;
+    const uint32_t token = min(in_seq, x.s.n_tokens - 1), position = x.s.length + token;
+    view.token = x.s.first_token + token;
+    view.head = x.kv_head * w.ratio + r - in_seq * w.ratio;
+    view.end = a.causal ? position + 1 : x.s.length + x.s.n_tokens;
     view.low = a.window && position + 1 > a.window ? position + 1 - a.window : 0;
     return view;
 }

@@ -10,6 +10,7 @@
 #define SHARPI_CUDA_ATTENTION_CUH
 
 #include <sharpi/cuda/attention-exact.cuh>
+#include <sharpi/cuda/attention-narrow.cuh>
 #include <sharpi/cuda/attention-tensor.cuh>
 #include <sharpi/cuda/attention-wgmma.cuh>
 
@@ -34,6 +35,7 @@ inline work_shape shape_with(const sharpi_kv_cuda_args &a, uint32_t m, uint32_t 
 {
     work_shape w = {};
     w.m = m;
+    w.ratio = ratio_of(a);
     w.is_split = 1;
     w.all_few = max_seq_rows(a) <= few_rows;
     w.n_blocks = n_blocks;
@@ -55,9 +57,15 @@ inline uint64_t whole_blocks(const sharpi_kv_cuda_args &a, uint32_t m)
     return ((uint64_t)a.max_tokens * ratio_of(a) / m + a.max_seqs) * a.n_kv_heads;
 }
 
+/* Blocks for all rows that can be in parts, or enough to fill the device. */
 inline int launch_merge(const sharpi_kv_cuda_args &a, const work_shape &w, cudaStream_t stream)
 {
-    return launch(merge_kernel, dim3(a.max_tokens, a.n_heads), merge_threads, 0, stream, a.overlaps, a, w);
+    const uint64_t rows = w.all_few ? max_seq_rows(a) : few_rows;
+    const uint64_t items =
+        rows * a.n_kv_heads * a.max_seqs * ((a.head_dim + merge_columns - 1) / merge_columns);
+    const uint64_t limit = 16ull * a.n_sms;
+    return launch(merge_kernel, (uint32_t)(items < limit ? items : limit), merge_threads, 0, stream,
+                  a.overlaps, a, w, (uint32_t)rows);
 }
 
 /* Both ways of sharing the work, with a kernel (of any kind) and its grid sizes; `launch_whole` may take the second. */
@@ -112,13 +120,24 @@ template <class F> int launch_exact(const sharpi_kv_cuda_args &a, cudaStream_t s
         [](const work_shape &, int &) { return false; });
 }
 
-/* Shared memory of a block: as many stages as fit. 0: not even one. */
-template <class F, int D, int MT> uint32_t stages_that_fit(uint32_t d)
+/* Stages of a K and a V tile for a kernel of this shape, and the shared memory with them; devices differ in how much a block
+ * may have. An error if not even one fits. */
+template <class F, class Shape>
+int choose_stages(const void *kernel, uint32_t d, uint32_t &n_stages, uint32_t &n_bytes)
 {
-    using shape = tensor_shape<F, D, MT>;
-    const uint32_t budget = 227u * 1024 / shape::blocks_per_sm - 1024, fixed = shape::fixed_bytes(d);
-    const uint32_t fit = fixed < budget ? (budget - fixed) / (2 * F::tile_bytes(d)) : 0;
-    return fit < shape::max_stages ? fit : shape::max_stages;
+    const uint32_t budget = 227u * 1024 / Shape::blocks_per_sm - 1024, fixed = Shape::fixed_bytes(d);
+    int error = cudaErrorInvalidValue;
+
+    n_stages = fixed < budget ? (budget - fixed) / (2 * F::tile_bytes(d)) : 0;
+    if (n_stages > max_stages)
+        n_stages = max_stages;
+    for (; n_stages && error; n_stages -= error != 0) {
+        n_bytes = fixed + n_stages * 2 * F::tile_bytes(d);
+        error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)n_bytes);
+    }
+    if (error)
+        cudaGetLastError(); /* expected, and dealt with by the caller */
+    return error;
 }
 
 template <class F, int D, int MT>
@@ -126,19 +145,12 @@ int launch_tensor(const sharpi_kv_cuda_args *args, bool appends, cudaStream_t st
 {
     using shape = tensor_shape<F, D, MT>;
     const sharpi_kv_cuda_args &a = *args;
-    uint32_t n_stages = stages_that_fit<F, D, MT>(a.head_dim), n_bytes = 0;
-    int error = cudaErrorInvalidValue;
+    uint32_t n_stages, n_bytes;
+    const int error =
+        choose_stages<F, shape>((const void *)tensor_kernel<F, D, MT>, a.head_dim, n_stages, n_bytes);
 
-    /* devices differ in how much a block may have: fewer stages, then none */
-    for (; n_stages && error; n_stages -= error != 0) {
-        n_bytes = shape::fixed_bytes(a.head_dim) + n_stages * 2 * F::tile_bytes(a.head_dim);
-        error = cudaFuncSetAttribute((const void *)tensor_kernel<F, D, MT>,
-                                     cudaFuncAttributeMaxDynamicSharedMemorySize, (int)n_bytes);
-    }
-    if (error) {
-        cudaGetLastError(); /* expected, and dealt with by the caller */
+    if (error)
         return error;
-    }
     return launch_both(
         a, shape::m, shape::blocks_per_sm * a.n_sms, appends, stream,
         [&](const work_shape &w, uint32_t n_blocks) -> int {
@@ -150,29 +162,48 @@ int launch_tensor(const sharpi_kv_cuda_args *args, bool appends, cudaStream_t st
                 return false;
             else
                 return launch_wgmma<F, D>(a, w, stream, whole_error) || launch_wgmma < F,
-                       D == 128 ? 64 : D > (a, w, stream, error);
+                       D == 128 ? 64 : D > (a, w, stream, whole_error);
         });
 }
 
-/* Decode has a narrow kernel that also appends. */
-template <class F> bool is_narrow(const sharpi_kv_cuda_args &a)
+template <class F, int D>
+int launch_narrow(const sharpi_kv_cuda_args *args, bool appends, cudaStream_t stream)
 {
-    return max_seq_rows(a) <= 16;
+    using shape = narrow_shape<F, D>;
+    const sharpi_kv_cuda_args &a = *args;
+    uint32_t n_stages, n_bytes;
+    const int error =
+        choose_stages<F, shape>((const void *)narrow_kernel<F, D>, a.head_dim, n_stages, n_bytes);
+
+    if (error)
+        return error;
+    return launch_both(
+        a, shape::m, shape::blocks_per_sm * a.n_sms, appends, stream,
+        [&](const work_shape &w, uint32_t n_blocks) -> int {
+            return launch(narrow_kernel<F, D>, n_blocks, shape::n_threads, n_bytes, stream, a.overlaps, a, w,
+                          n_stages);
+        },
+        [](const work_shape &, int &) { return false; });
 }
 
-template <class F, int D> int launch_dim(const sharpi_kv_cuda_args *a, bool appends, cudaStream_t stream)
+/* The kernel for the launch's rows. */
+template <class F, int D> int launch_rows(const sharpi_kv_cuda_args *a, bool appends, cudaStream_t stream)
 {
-    return is_narrow<F>(*a) ? launch_tensor<F, D, 1>(a, appends, stream)
-                            : launch_tensor<F, D, 4>(a, appends, stream);
+    const uint64_t rows = max_seq_rows(*a);
+    if constexpr (D <= 256)
+        if (rows <= narrow_rows)
+            return launch_narrow<F, D>(a, appends, stream);
+    return rows <= 16 ? launch_tensor<F, D, 1>(a, appends, stream)
+                      : launch_tensor<F, D, 4>(a, appends, stream);
 }
 
 template <class F, bool exact = F::exact> struct tensor_path {
     static int launch(const sharpi_kv_cuda_args &a, bool appends, cudaStream_t stream)
     {
         const uint32_t d = a.head_dim;
-        return d <= 128   ? launch_dim<F, 128>(&a, appends, stream)
-               : d <= 256 ? launch_dim<F, 256>(&a, appends, stream)
-                          : launch_dim<F, 512>(&a, appends, stream);
+        return d <= 128   ? launch_rows<F, 128>(&a, appends, stream)
+               : d <= 256 ? launch_rows<F, 256>(&a, appends, stream)
+                          : launch_rows<F, 512>(&a, appends, stream);
     }
 };
 
@@ -188,7 +219,7 @@ template <class F> int32_t attention(const sharpi_kv_cuda_args *args, void *stre
     const sharpi_kv_cuda_args &a = *args;
     cudaStream_t stream = (cudaStream_t)stream_;
     const bool tensor = !F::exact && a.head_dim % F::dim_unit == 0;
-    const bool fused = a.k && tensor && a.max_seq_tokens == 1 && is_narrow<F>(a) && a.causal;
+    const bool fused = a.k && tensor && a.max_seq_tokens == 1 && max_seq_rows(a) <= 16 && a.causal;
     int error = cudaSuccess;
 
     if (a.k && !fused)
@@ -247,12 +278,10 @@ template <class F> void page_from_rows(void *page, const void *rows, uint32_t n_
 } // namespace sharpi
 
 #define SHARPI_KV_CUDA_INSTANCE(F, D)                                                                        \
-    template int sharpi::launch_tensor<F, D, 1>(const sharpi_kv_cuda_args *, bool, cudaStream_t);            \
-    template int sharpi::launch_tensor<F, D, 4>(const sharpi_kv_cuda_args *, bool, cudaStream_t);
+    template int sharpi::launch_rows<F, D>(const sharpi_kv_cuda_args *, bool, cudaStream_t);
 
 #define SHARPI_KV_CUDA_EXTERN_DIM(F, D)                                                                      \
-    extern template int sharpi::launch_tensor<F, D, 1>(const sharpi_kv_cuda_args *, bool, cudaStream_t);     \
-    extern template int sharpi::launch_tensor<F, D, 4>(const sharpi_kv_cuda_args *, bool, cudaStream_t);
+    extern template int sharpi::launch_rows<F, D>(const sharpi_kv_cuda_args *, bool, cudaStream_t);
 
 #define SHARPI_KV_CUDA_EXTERN(F)                                                                             \
     SHARPI_KV_CUDA_EXTERN_DIM(F, 128)                                                                        \

@@ -115,7 +115,7 @@ struct fragments16 {
     static constexpr uint32_t dim_unit = 16;
     static constexpr float unit = 1.0f;
 
-    __host__ __device__ static uint32_t tile_bytes(uint32_t d)
+    __host__ __device__ static constexpr uint32_t tile_bytes(uint32_t d)
     {
         return tile_rows * d * 2;
     }

@@ -1,0 +1,256 @@
+/* A block's way over pages, common to the tensor cores' kernels: asynchronous copies n_stages ahead, segments begun and ended,
+ * a decode step's own row stored on the way. What is computed per page is the block's (struct Block below):
+ *
+ *   begin(n_rows)                    a segment begins: queries, empty sums; ends with a barrier of the block
+ *   scores(k, n_rows, edge)          products with K under the mask; maxima to shared memory
+ *   weights(n_rows)                  weights to shared memory, sums and outputs brought to the new maximum
+ *   accumulate(v, n_rows)            outputs += weights V
+ *   end(n_rows, is_partial, slot)    outputs to their place; ends with a barrier
+ *
+ * Two barriers a page: after scores nobody reads this K, nor the last page's V and weights; after weights they are there.
+ */
+#ifndef SHARPI_CUDA_ATTENTION_WALK_CUH
+#define SHARPI_CUDA_ATTENTION_WALK_CUH
+
+#include <sharpi/cuda/attention-append.cuh>
+#include <sharpi/cuda/attention-merge.cuh>
+
+namespace sharpi
+{
+
+/* A operand piece: [m, d] of 16-bit values, 64 columns after 64 columns, pieces permuted as in piece16. */
+template <int M> __device__ inline uint32_t operand_piece(uint32_t row, uint32_t piece)
+{
+    return (piece / 8 * M + row) * 8 + (piece % 8 ^ row % 8);
+}
+
+template <class F> __device__ inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
+{
+    if (F::uses_f16)
+        mma_f16(c, a, b0, b1);
+    else
+        mma_bf16(c, a, b0, b1);
+}
+
+template <class F> __device__ inline uint32_t pack(float x, float y)
+{
+    return F::uses_f16 ? pack_f16(x, y) : pack_bf16(x, y);
+}
+
+/* What bf16 rounding left of x and y. */
+__device__ inline uint32_t pack_rest(float x, float y, uint32_t packed)
+{
+    return pack_bf16(x - __uint_as_float(packed << 16), y - __uint_as_float(packed & 0xffff0000u));
+}
+
+__device__ inline float warp_max(float x)
+{
+    for (uint32_t i = 16; i; i /= 2)
+        x = fmaxf(x, __shfl_xor_sync(~0u, x, i));
+    return x;
+}
+
+/* The power of two that brings a row with this greatest magnitude to [1, 2), so that f16 holds it. */
+__device__ inline float power_for_f16(float greatest)
+{
+    const int exponent = (int)(__float_as_uint(greatest) >> 23) - 127;
+    return exponent > -100 && exponent < 100 ? __uint_as_float((uint32_t)(127 - exponent) << 23) : 1.0f;
+}
+
+constexpr uint32_t max_stages = 4, barrier_bytes = 2 * max_stages * 8;
+
+template <class F, class Block> struct page_walk {
+    const sharpi_kv_cuda_args &a;
+    const work_shape &w;
+    char *k_stages, *v_stages;
+    uint64_t *barriers;
+    uint32_t n_stages, tile_bytes;
+    segment x; /* what is computed */
+    uint32_t greatest_low, least_end;
+
+    __device__ page_walk(const sharpi_kv_cuda_args &args, const work_shape &work, uint32_t stages,
+                         char *memory)
+        : a(args), w(work), barriers((uint64_t *)memory), n_stages(stages),
+          tile_bytes(F::tile_bytes(args.head_dim))
+    {
+        k_stages = memory + barrier_bytes;
+        v_stages = k_stages + n_stages * tile_bytes;
+    }
+    __device__ char *after_stages() const
+    {
+        return v_stages + n_stages * tile_bytes;
+    }
+    __device__ Block &block()
+    {
+        return *static_cast<Block *>(this);
+    }
+
+    __device__ void fetch(const segment &from, uint32_t stage, bool is_v)
+    {
+#if __CUDA_ARCH__ >= 900
+        if (threadIdx.x) /* copy_begin's rule; the page table need not be read */
+            return;
+#endif
+        copy_begin((is_v ? v_stages : k_stages) + stage * tile_bytes,
+                   tile_of(a, is_v ? a.v_cache : a.k_cache, from, from.page, tile_bytes), tile_bytes,
+                   barriers + 2 * stage + is_v);
+    }
+
+    /* Queries of m rows to shared memory in the operands' type, `rest_at` bytes later what rounding left (0: not wanted);
+     * row_scale: what products are multiplied with. A warp takes rows_at_once rows together, to have their loads in
+     * flight. */
+    template <int D, int M, int n_warps>
+    __device__ void load_queries(char *q, uint32_t rest_at, float *row_scale, uint32_t n_rows)
+    {
+        constexpr uint32_t per_row = D / 32, rows = M / n_warps,
+                           at_once = per_row * rows <= 32 ? rows : 32 / per_row;
+        const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, d = a.head_dim;
+        for (uint32_t first = 0; first < rows; first += at_once) {
+            float value[at_once][per_row];
+#pragma unroll
+            for (uint32_t r = 0; r < at_once; r++) {
+                const uint32_t row = (first + r) * n_warps + warp;
+                const row_view view = view_of(a, w, x, row);
+                const float *src = a.q + view.token * a.q_stride + (uint64_t)view.head * d;
+#pragma unroll
+                for (uint32_t i = 0; i < per_row; i++)
+                    value[r][i] = row < n_rows && 32 * i + lane < d ? src[32 * i + lane] : 0.0f;
+            }
+#pragma unroll
+            for (uint32_t r = 0; r < at_once; r++) {
+                const uint32_t row = (first + r) * n_warps + warp;
+                float up = 1.0f;
+                if (F::uses_f16) {
+                    float greatest = 0.0f;
+#pragma unroll
+                    for (uint32_t i = 0; i < per_row; i++)
+                        greatest = fmaxf(greatest, fabsf(value[r][i]));
+                    up = power_for_f16(warp_max(greatest));
+                }
+#pragma unroll
+                for (uint32_t i = 0; i < per_row; i++) {
+                    const uint32_t slot = 32 * i + F::q_slot(lane);
+                    if (32 * i >= (d + 63) / 64 * 64)
+                        break;
+                    const uint32_t at = operand_piece<M>(row, slot / 8) * 8 + slot % 8;
+                    const uint32_t whole = pack<F>(value[r][i] * up, 0.0f);
+                    ((uint16_t *)q)[at] = (uint16_t)whole;
+                    if (rest_at)
+                        ((uint16_t *)(q + rest_at))[at] = (uint16_t)pack_rest(value[r][i], 0.0f, whole);
+                }
+                if (lane == 0)
+                    row_scale[row] = a.scale * F::unit / up;
+            }
+        }
+    }
+
+    /* Bounds that tell edge pages: some row does not see some position of them. */
+    __device__ void bound(uint32_t n_rows)
+    {
+        greatest_low = view_of(a, w, x, n_rows - 1).low;
+        least_end = view_of(a, w, x, 0).end;
+    }
+    __device__ bool is_edge() const
+    {
+        return x.page * tile_rows < greatest_low || (x.page + 1) * tile_rows > least_end;
+    }
+
+    /* A segment's last page: a decode step's own row goes into the tiles in shared memory and into the cache; V rows past
+     * the sequence's end are zeroed, since a weight of 0 does not silence a NaN. The row's blocks are shared out to the
+     * warps. */
+    __device__ void patch(char *k, char *v)
+    {
+        const uint32_t d = a.head_dim, n_blocks = ceil_div(d, 32), lane = threadIdx.x % 32;
+        const uint32_t n_warps = blockDim.x / 32, row = x.s.length % tile_rows;
+        if (w.appends) {
+            char *k_home = tile_of(a, a.k_cache, x, x.page, tile_bytes),
+                 *v_home = tile_of(a, a.v_cache, x, x.page, tile_bytes);
+            const float *k_row = a.k + x.s.first_token * a.k_stride + (uint64_t)x.kv_head * d;
+            const float *v_row = a.v + x.s.first_token * a.v_stride + (uint64_t)x.kv_head * d;
+            for (uint32_t i = threadIdx.x / 32; i < 2 * n_blocks; i += n_warps) {
+                const bool is_v = i >= n_blocks;
+                const uint32_t col = (is_v ? i - n_blocks : i) * 32;
+                const float value = col + lane < d ? (is_v ? v_row : k_row)[col + lane] : 0.0f;
+                F::store32(is_v ? v : k, d, row, col, value);
+                F::store32(is_v ? v_home : k_home, d, row, col, value);
+            }
+        }
+        const uint32_t n = x.s.length + x.s.n_tokens - x.page * tile_rows;
+        if (n < tile_rows)
+            F::zero_rows(v, d, n);
+        fence_async();
+        __syncthreads();
+    }
+
+    /* A decode step's pages are read before the kernels before this one end: those write none of them. */
+    __device__ void run()
+    {
+        if (!w.appends)
+            launch_wait();
+        if (threadIdx.x < 2 * n_stages)
+            barrier_init(barriers + threadIdx.x, blockDim.x);
+        barrier_init_done();
+        block_work work = w.is_split ? split_work(a, w) : whole_work(a, w);
+        __syncthreads();
+
+        segment next = work.at; /* what is fetched next */
+        uint32_t n_fetched = 0;
+        x = work.at;
+        for (; n_fetched < n_stages && n_fetched < work.n_units; n_fetched++) {
+            fetch(next, n_fetched, false);
+            fetch(next, n_fetched, true);
+            if (n_fetched + 1 < work.n_units)
+                next_unit(a, w, next);
+        }
+        if (w.appends)
+            launch_wait();
+
+        uint32_t stage = 0, phase = 0, slot = 0, n_rows = 0;
+        bool begins = true, is_partial = work.is_first_partial;
+        for (uint32_t unit = 0; unit < work.n_units; unit++) {
+            char *k = k_stages + stage * tile_bytes, *v = v_stages + stage * tile_bytes;
+            const bool ends = x.page + 1 == x.end_page;
+            if (begins) {
+                n_rows = rows_in_group(w, x);
+                bound(n_rows);
+                block().begin(n_rows);
+            }
+            barrier_wait(barriers + 2 * stage, phase);
+            if (ends) {
+                barrier_wait(barriers + 2 * stage + 1, phase);
+                patch(k, v);
+            }
+            block().scores(k, n_rows, is_edge());
+            __syncthreads();
+            const bool more = n_fetched < work.n_units;
+            if (more)
+                fetch(next, stage, false);
+            block().weights(n_rows);
+            barrier_wait(barriers + 2 * stage + 1, phase);
+            __syncthreads();
+            block().accumulate(v, n_rows);
+            if (ends || unit + 1 == work.n_units) {
+                is_partial |= !ends;
+                block().end(n_rows, is_partial, slot);
+                is_partial = false;
+                slot = 1;
+            }
+            begins = ends;
+            if (more) {
+                __syncthreads();
+                fetch(next, stage, true);
+                if (++n_fetched < work.n_units)
+                    next_unit(a, w, next);
+            }
+            if (++stage == n_stages) {
+                stage = 0;
+                phase ^= 1;
+            }
+            if (unit + 1 < work.n_units)
+                next_unit(a, w, x);
+        }
+    }
+};
+
+} // namespace sharpi
+#endif
