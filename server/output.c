@@ -53,7 +53,7 @@ static void release(struct output *o, uint64_t released, uint64_t cut)
     uint32_t n = 0;
     while (n < o->pending.n && (o->pending.items[n].end <= released || o->pending.items[n].begin < cut)) {
         const struct token_prob *prob = &o->pending.items[n++];
-        if (token_probs_add(&o->probs, prob, o->pending.tops + prob->first_top))
+        if (token_probs_add(&o->probs, prob, prob->n_top ? o->pending.tops + prob->first_top : NULL))
             o->failed = 1;
     }
     if (n == o->pending.n) {
@@ -61,8 +61,9 @@ static void release(struct output *o, uint64_t released, uint64_t cut)
     } else if (n) {
         uint32_t first = o->pending.items[n].first_top;
         memmove(o->pending.items, o->pending.items + n, (o->pending.n - n) * sizeof *o->pending.items);
-        memmove(o->pending.tops, o->pending.tops + first,
-                (o->pending.n_tops - first) * sizeof *o->pending.tops);
+        if (first)
+            memmove(o->pending.tops, o->pending.tops + first,
+                    (o->pending.n_tops - first) * sizeof *o->pending.tops);
         o->pending.n -= n;
         o->pending.n_tops -= first;
         for (uint32_t i = 0; i < o->pending.n; i++)

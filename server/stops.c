@@ -42,20 +42,20 @@ void stop_matcher_free(struct stop_matcher *matcher)
     text_free(&matcher->held);
 }
 
-/* Where the first stop string begins; of several at the same place the longest. */
+/* The stop string that is complete first, of several the longest: so it does not matter how the text is cut into pieces. */
 static int32_t find_first(const struct stop_matcher *matcher, uint64_t *at)
 {
     const struct stop_strings *strings = matcher->strings;
+    uint64_t first_end = UINT64_MAX;
     int32_t found = -1;
     for (uint32_t i = 0; i < strings->n; i++) {
         const char *place = memmem(matcher->held.data, matcher->held.n, strings->items[i], strings->sizes[i]);
-        uint64_t offset = place ? (uint64_t)(place - matcher->held.data) : 0;
-        if (!place || (found >= 0 && offset > *at))
-            continue;
-        if (found >= 0 && offset == *at && strings->sizes[i] <= strings->sizes[found])
+        uint64_t begin = place ? (uint64_t)(place - matcher->held.data) : 0, end = begin + strings->sizes[i];
+        if (!place || end > first_end || (end == first_end && begin >= *at))
             continue;
         found = (int32_t)i;
-        *at = offset;
+        first_end = end;
+        *at = begin;
     }
     return found;
 }
@@ -78,7 +78,7 @@ static uint64_t possible_start(const struct stop_matcher *matcher)
 
 void stop_matcher_push(struct stop_matcher *matcher, const char *piece, uint64_t n, struct text *out)
 {
-    uint64_t pass;
+    uint64_t pass = 0;
     if (matcher->hit >= 0)
         return;
     if (!matcher->strings->n) {
