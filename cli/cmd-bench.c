@@ -2,14 +2,14 @@
  *
  * Each number is the median of the repetitions. GB/s counts the weights of one step and the cache rows that attention reads;
  * GOP/s counts two operations per multiply-accumulate in matrix products and attention. The floors are what the backend
- * measured on this machine just before.
+ * measured on this machine just before. Decoding is greedy: a step ends with the id of the highest logit.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "bench-text.h"
 #include "command.h"
-#include "core/model.h"
+#include "core/session.h"
 
 #define MAX_LIST 16
 
@@ -107,6 +107,8 @@ static int32_t measure(const struct bench *b, struct sharpi_model *model, struct
         sessions && rates ? SHARPI_OK : sharpi_fail(err, SHARPI_ENOMEM, "no memory for a measurement");
     for (i = 0; i < r->batch && !status; i++)
         status = sharpi_session_create(model, &sessions[i], err);
+    for (i = 0; i < r->batch && !status; i++)
+        sessions[i]->top_k = r->decode;
     for (k = 0; k < b->repetitions && !status && !interrupted(); k++) {
         for (i = 0; i < r->batch && !status; i++)
             status = sharpi_session_truncate(sessions[i], 0, err);
@@ -160,13 +162,25 @@ static void print_result(const struct bench *b, const struct result *r, const st
     fflush(stdout);
 }
 
+/* Which part lies where, for a model in several. */
+static void print_parts(const struct sharpi_model *model)
+{
+    for (uint32_t i = 0; i < model->plan->n_parts; i++) {
+        char what[SHARPI_PLAN_PART_TEXT];
+        sharpi_plan_describe_part(model->plan, &model->plan->parts[i], what);
+        if (*what)
+            printf("on %s: %s\n", model->devices[i].name, what);
+    }
+}
+
 static void print_head(const struct bench *b, const struct sharpi_model *model,
                        const struct sharpi_rates *rates)
 {
     struct sharpi_model_info info = {.size = sizeof info};
     struct sharpi_device_info device = {.size = sizeof device};
     sharpi_model_get_info(model, &info);
-    model->backend->device_info(model->backend_offer->ctx, 0, &device, NULL);
+    model->backend->device_info(model->backend_offer->ctx, sharpi_model_layer_device(model, 0)->index,
+                                &device, NULL);
     if (b->json) {
         printf("{\n  \"model\": \"%s\", \"arch\": \"%s\", \"parameters\": %llu, \"device\": \"%s\",\n"
                "  \"read_gb_per_s\": %.2f, \"int8_gop_per_s\": %.1f, \"f32_gop_per_s\": %.1f,\n  "
@@ -177,11 +191,15 @@ static void print_head(const struct bench *b, const struct sharpi_model *model,
     }
     printf("%s: %s, %.2f G parameters, %.2f GB of weights per decode step\n", info.path, info.arch,
            (double)info.n_parameters * 1e-9, (double)info.step_weight_bytes * 1e-9);
-    printf("%s: reads %.1f GB/s, int8 %.0f GOP/s, f32 %.0f GOP/s\n", device.name,
-           rates->read_bytes_per_s * 1e-9, rates->int8_ops_per_s * 1e-9, rates->f32_ops_per_s * 1e-9);
-    printf("memory: weights %.1f MB, in place %.1f MB, KV %.1f MB, scratch %.1f MB\n\n",
+    if (model->ranges.n > 1)
+        print_parts(model);
+    else
+        printf("%s: reads %.1f GB/s, int8 %.0f GOP/s, f32 %.0f GOP/s\n", device.name,
+               rates->read_bytes_per_s * 1e-9, rates->int8_ops_per_s * 1e-9, rates->f32_ops_per_s * 1e-9);
+    printf("memory: weights %.1f MB, in place %.1f MB, KV %.1f MB, scratch %.1f MB\n",
            (double)info.weight_bytes * 1e-6, (double)info.mapped_bytes * 1e-6, (double)info.kv_bytes * 1e-6,
            (double)info.scratch_bytes * 1e-6);
+    printf("decode is greedy: each step ends with the id of the highest logit\n\n");
     printf("| test             |  depth |  tokens/s |       min |       max |    GB/s | floor |    GOP/s | "
            "floor |\n"
            "|------------------|-------:|----------:|----------:|----------:|--------:|------:|---------:|---"
@@ -194,7 +212,7 @@ static int32_t run_bench(const struct bench *b, struct sharpi_model *model, stru
     struct result r = {.batch = 1};
     uint32_t d, i, first = 1;
     int32_t status = SHARPI_OK;
-    if (SHARPI_HAS(model->backend, measure))
+    if (model->ranges.n == 1 && SHARPI_HAS(model->backend, measure)) /* no floors for a mix of devices */
         status = model->backend->measure(model->device, &rates, err);
     if (status)
         return status;

@@ -76,11 +76,20 @@ uint64_t sharpi_kv_layer_bytes(const struct sharpi_kv_layer *layer)
     return bytes;
 }
 
-uint64_t sharpi_kv_layout_bytes(const struct sharpi_kv_layout *layout, uint32_t first, uint32_t end)
+uint64_t sharpi_kv_block_bytes(const struct sharpi_kv_layer *layer, uint64_t granularity)
+{
+    uint64_t bytes = sharpi_kv_layer_bytes(layer), rest = granularity ? bytes % granularity : 0;
+    if (rest && __builtin_add_overflow(bytes, granularity - rest, &bytes))
+        return UINT64_MAX;
+    return bytes;
+}
+
+uint64_t sharpi_kv_layout_bytes(const struct sharpi_kv_layout *layout, uint32_t first, uint32_t end,
+                                uint64_t granularity)
 {
     uint64_t sum = 0;
     for (uint32_t i = first; i < end; i++) {
-        uint64_t bytes = sharpi_kv_layer_bytes(&layout->layers[i]);
+        uint64_t bytes = sharpi_kv_block_bytes(&layout->layers[i], granularity);
         if (__builtin_add_overflow(sum, bytes, &sum) || __builtin_add_overflow(sum, bytes, &sum))
             return UINT64_MAX;
     }

@@ -39,7 +39,10 @@ int32_t sharpi_kv_layout_check(const struct sharpi_kv_layout *layout, struct sha
 
 /* Bytes of K, and as many of V, of one layer; 0 for one that borrows; UINT64_MAX when they cannot be counted. */
 uint64_t sharpi_kv_layer_bytes(const struct sharpi_kv_layer *layer);
-/* K and V of layers [first, end). UINT64_MAX likewise. */
-uint64_t sharpi_kv_layout_bytes(const struct sharpi_kv_layout *layout, uint32_t first, uint32_t end);
+/* The same where blocks of memory take a multiple of `granularity`; 0: any size. */
+uint64_t sharpi_kv_block_bytes(const struct sharpi_kv_layer *layer, uint64_t granularity);
+/* K and V of layers [first, end), each a block. UINT64_MAX likewise. */
+uint64_t sharpi_kv_layout_bytes(const struct sharpi_kv_layout *layout, uint32_t first, uint32_t end,
+                                uint64_t granularity);
 
 #endif

@@ -33,6 +33,7 @@ static int32_t add_device(struct finding *f, const struct sharpi_offer *offer, u
     int32_t status = device_info(&device, &info, err);
     if (status)
         return status;
+    device.granularity = info.granularity;
     if (info.integrated) {
         snprintf(device.name, sizeof device.name, "%.32s", offer->name);
         if (!f->host.offer)
@@ -211,6 +212,7 @@ static int32_t describe(const struct sharpi_model *model, const struct sharpi_mo
         snprintf(out->name, sizeof out->name, "%.63s", info.name);
     else
         snprintf(out->name, sizeof out->name, "%.25s %.37s", device->name, info.name);
+    out->granularity = info.granularity;
     out->total_bytes = limit && limit < info.total_bytes ? limit : info.total_bytes;
     out->free_bytes = limit && limit < info.free_bytes ? limit : info.free_bytes;
     return SHARPI_OK;

@@ -215,9 +215,10 @@ static int32_t allocate_cache(struct sharpi_model *model, struct sharpi_error *e
         status = backend->alloc(device->device, n_bytes, &kv->k, err);
         if (!status)
             status = backend->alloc(device->device, n_bytes, &kv->v, err);
-        device->kv_bytes += 2 * n_bytes;
-        model->kv_bytes += 2 * n_bytes;
+        device->kv_bytes += 2 * sharpi_kv_block_bytes(kv, device->granularity);
     }
+    for (uint32_t i = 0; i <= model->n_devices; i++)
+        model->kv_bytes += model->devices[i].kv_bytes;
     return status;
 }
 
@@ -339,8 +340,8 @@ static void point_taps(const struct sharpi_model *model, struct sharpi_model_par
 
 int32_t sharpi_parts_find_top(const struct sharpi_model *model, uint32_t k)
 {
-    (void)model;
-    return k == 0;
+    const struct sharpi_backend *backend = model->parts[model->ranges.n - 1].device->offer->backend;
+    return k && SHARPI_HAS(backend, max_best) && k <= backend->max_best;
 }
 
 /* For backends that give all logits. */
@@ -369,6 +370,13 @@ static int32_t run_part(const struct sharpi_model *model, struct sharpi_model_pa
                                .carry_out = part->carry_out,
                                .logits = part->has_logits ? results->logits : NULL,
                                .taps = part->n_taps ? part->tap_pointers : NULL};
+    if (part->has_logits && sharpi_parts_find_top(model, results->top_k)) {
+        io.logits = NULL;
+        io.n_best = results->top_k;
+        io.best_ids = results->top_ids;
+        io.best_logits = results->top_logits;
+        io.best_log_sum = results->top_sums;
+    }
     point_taps(model, part, results->taps);
     return part->device->offer->backend->run(part->program, batch, &io, err);
 }

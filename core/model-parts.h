@@ -36,7 +36,7 @@ struct sharpi_results {
     float *top_sums;    /* [n_logits] log of the sum of exp */
 };
 
-/* Whether the backend finds the highest k itself, so that results need no room for all logits. */
+/* Whether the backend finds the highest k itself, so that results need no room for all logits. 0 for k = 0. */
 int32_t sharpi_parts_find_top(const struct sharpi_model *model, uint32_t k);
 int32_t sharpi_parts_run(struct sharpi_model *model, const struct sharpi_batch *batch,
                          const struct sharpi_results *results, struct sharpi_error *err);

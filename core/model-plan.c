@@ -232,14 +232,13 @@ static char *printable(const char *text)
 static int32_t check_same(const struct sharpi_plan *plan, const struct sharpi_plan *saved,
                           struct sharpi_error *err)
 {
-    if (plan->model_weight_bytes != saved->model_weight_bytes ||
-        sharpi_plan_kv_bytes(plan) != sharpi_plan_kv_bytes(saved))
+    if (plan->model_weight_bytes != saved->model_weight_bytes || plan->cache_bytes != saved->cache_bytes)
         return sharpi_fail(
             err, SHARPI_EINVAL,
             "the saved plan was made for another model: %llu bytes of tensors and %llu of KV, "
             "this one has %llu and %llu: make a new plan",
-            (unsigned long long)saved->model_weight_bytes, (unsigned long long)sharpi_plan_kv_bytes(saved),
-            (unsigned long long)plan->model_weight_bytes, (unsigned long long)sharpi_plan_kv_bytes(plan));
+            (unsigned long long)saved->model_weight_bytes, (unsigned long long)saved->cache_bytes,
+            (unsigned long long)plan->model_weight_bytes, (unsigned long long)plan->cache_bytes);
     return SHARPI_OK;
 }
 
@@ -300,6 +299,7 @@ static void take_saved_devices(const struct sharpi_plan *saved, struct described
         memcpy(device->name, p->name, sizeof device->name);
         device->total_bytes = p->total_bytes;
         device->free_bytes = p->free_bytes;
+        device->granularity = p->granularity;
         described->measures[i] =
             (struct sharpi_plan_measure){.device = i,
                                          .first_segment = p->first_segment,

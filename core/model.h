@@ -24,6 +24,7 @@ struct sharpi_model_device {
     const struct sharpi_offer *offer; /* NULL: the host, with no backend for it loaded */
     uint32_t index;                   /* among the backend's */
     char name[40];                    /* "cuda0", "cpu" */
+    uint64_t granularity;             /* of its memory blocks, 0 or 1: none */
     struct sharpi_device *device;
     uint32_t n_parts;                    /* on it; 0: it is not used */
     struct sharpi_program_memory memory; /* of these */

@@ -39,10 +39,11 @@ static json_t *part_json(const struct sharpi_plan *plan, const struct sharpi_pla
     end = end < plan->n_layers ? end : plan->n_layers;
     first = first < end ? first : end;
     return json_pack(
-        "{s:s, s:b, s:o, s:o, s:I, s:I, s:b, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "name",
-        p->name, "host", (int)p->host, "total_bytes", bytes_json(p->total_bytes), "free_bytes",
-        bytes_json(p->free_bytes), "first_layer", (json_int_t)first, "n_layers", (json_int_t)(end - first),
-        "output", p->first_segment < p->end_segment && p->end_segment == plan->n_segments, "first_segment",
+        "{s:s, s:b, s:o, s:o, s:o, s:I, s:I, s:b, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+        "name", p->name, "host", (int)p->host, "total_bytes", bytes_json(p->total_bytes), "free_bytes",
+        bytes_json(p->free_bytes), "granularity", bytes_json(p->granularity), "first_layer",
+        (json_int_t)first, "n_layers", (json_int_t)(end - first), "output",
+        p->first_segment < p->end_segment && p->end_segment == plan->n_segments, "first_segment",
         (json_int_t)p->first_segment, "end_segment", (json_int_t)p->end_segment, "expert_layers",
         (json_int_t)p->n_expert_layers, "weight_bytes", bytes_json(p->weight_bytes), "mapped_bytes",
         bytes_json(p->mapped_bytes), "carried_bytes", bytes_json(p->carried_bytes), "kv_bytes",
@@ -82,7 +83,7 @@ int32_t sharpi_plan_json(const struct sharpi_plan *plan, char **out, struct shar
         limit_names[plan->context_limit], "chunk", (json_int_t)plan->chunk, "headroom",
         (json_int_t)plan->headroom, "parallel", (json_int_t)plan->max_seqs, "full_cache",
         (int)plan->full_cache, "kv", "global", plan->kv_global, "swa", plan->kv_swa, "reserve",
-        reserve_json(&plan->reserve), "kv_bytes", bytes_json(sharpi_plan_kv_bytes(plan)), "short_bytes",
+        reserve_json(&plan->reserve), "cache_bytes", bytes_json(plan->cache_bytes), "short_bytes",
         bytes_json(sharpi_plan_short_bytes(plan)), "classes", classes, "devices", devices, "notes",
         text_json(&plan->notes), "rejected", text_json(&plan->rejected));
     *out = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
@@ -150,6 +151,7 @@ static void read_part(struct reading *r, const json_t *object, const struct shar
     p->host = (uint32_t)read_number(r, object, "host", 0, 1);
     p->total_bytes = read_number(r, object, "total_bytes", 0, UINT64_C(1) << 60);
     p->free_bytes = read_number(r, object, "free_bytes", 0, p->total_bytes);
+    p->granularity = read_number(r, object, "granularity", 0, UINT64_C(1) << 40);
     p->first_segment = (uint32_t)read_number(r, object, "first_segment", 0, plan->n_segments);
     p->end_segment = (uint32_t)read_number(r, object, "end_segment", p->first_segment, plan->n_segments);
     p->n_expert_layers = (uint32_t)read_number(r, object, "expert_layers", 0, plan->n_layers);
@@ -215,6 +217,7 @@ static void read_root(struct reading *r, const json_t *root, struct sharpi_plan 
     plan->n_segments = plan->n_layers + 2;
     plan->context_model = (uint32_t)read_number(r, model, "context", 1, UINT32_MAX);
     plan->model_weight_bytes = read_number(r, model, "weight_bytes", 0, INT64_MAX);
+    plan->cache_bytes = read_number(r, root, "cache_bytes", 0, INT64_MAX);
     plan->context = (uint32_t)read_number(r, root, "context", 1, plan->context_model);
     plan->chunk = (uint32_t)read_number(r, root, "chunk", 1, UINT32_MAX);
     plan->headroom = (uint32_t)read_number(r, root, "headroom", 1, UINT32_MAX);

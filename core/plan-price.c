@@ -13,12 +13,12 @@ int32_t sharpi_plan_layout(const struct sharpi_plan_request *request, uint32_t c
 }
 
 static uint64_t kv_bytes(const struct sharpi_plan_request *request, const struct sharpi_kv_layout *layout,
-                         uint32_t first_segment, uint32_t end_segment)
+                         uint32_t first_segment, uint32_t end_segment, uint64_t granularity)
 {
     uint32_t n = request->desc->n_layers;
     uint32_t first = first_segment ? first_segment - 1 : 0;
     uint32_t end = end_segment ? end_segment - 1 : 0;
-    return first < end ? sharpi_kv_layout_bytes(layout, first, end < n ? end : n) : 0;
+    return first < end ? sharpi_kv_layout_bytes(layout, first, end < n ? end : n, granularity) : 0;
 }
 
 static const struct sharpi_plan_measure *find_measure(const struct sharpi_plan_request *request,
@@ -121,10 +121,11 @@ int32_t sharpi_plan_price(const struct sharpi_plan_request *request, const struc
     part->host = host != 0;
     part->total_bytes = device->total_bytes;
     part->free_bytes = device->free_bytes;
+    part->granularity = device->granularity;
     part->first_segment = sharpi_plan_first(placement, d);
     part->end_segment = host ? sharpi_plan_segments(request) : placement->ends[d];
     part->n_expert_layers = host ? placement->n_expert_layers : 0;
-    part->kv_bytes = kv_bytes(request, layout, part->first_segment, part->end_segment);
+    part->kv_bytes = kv_bytes(request, layout, part->first_segment, part->end_segment, device->granularity);
     price_weights(request, placement, d, part);
     if (host)
         status = price_carried(request, placement, part, err);

@@ -365,6 +365,7 @@ static int32_t write_classes(struct search *s, const struct sharpi_kv_layout *la
     if (!plan->classes)
         return sharpi_fail(err, SHARPI_ENOMEM, "no memory for a plan");
     plan->n_classes = layout->n_classes;
+    plan->cache_bytes = 0;
     for (uint32_t i = 0; i < layout->n_layers; i++) {
         const struct sharpi_kv_layer *kv = &layout->layers[i];
         struct sharpi_plan_class *class = &plan->classes[kv->class_index];
@@ -372,7 +373,8 @@ static int32_t write_classes(struct search *s, const struct sharpi_kv_layout *la
         class->ring = kv->ring;
         class->n_layers += kv->kv != NULL;
         class->n_borrowing += kv->kv == NULL;
-        class->kv_bytes = sharpi_plan_add(class->kv_bytes, sharpi_kv_layout_bytes(layout, i, i + 1));
+        class->kv_bytes = sharpi_plan_add(class->kv_bytes, sharpi_kv_layout_bytes(layout, i, i + 1, 0));
+        plan->cache_bytes = sharpi_plan_add(plan->cache_bytes, sharpi_kv_layout_bytes(layout, i, i + 1, 0));
         if (kv->kv)
             snprintf(class->format, sizeof class->format, "%s", kv->kv->name);
     }

@@ -87,6 +87,7 @@ uint64_t sharpi_plan_host_weights(const struct sharpi_plan_weights *weights, uin
 struct sharpi_plan_device {
     char name[64];
     uint64_t total_bytes, free_bytes; /* both 0 for a host of unknown size: nothing is checked there */
+    uint64_t granularity;             /* each block of the cache takes a multiple of it; 0: what it holds */
 };
 
 /* What the compiled programs of a device take when it holds segments [first, end), experts of the first n_expert_layers on the
@@ -140,7 +141,7 @@ enum sharpi_context_limit {
 struct sharpi_plan_part {
     char name[64];
     uint32_t host;
-    uint64_t total_bytes, free_bytes;
+    uint64_t total_bytes, free_bytes, granularity;
     uint32_t first_segment, end_segment;
     uint32_t n_expert_layers; /* host: of layers that are elsewhere */
     uint64_t weight_bytes, kv_bytes;
@@ -179,7 +180,8 @@ struct sharpi_plan {
     struct sharpi_plan_text rejected; /* what else there was, and why not */
     struct sharpi_plan_text notes;    /* what the user should know */
     char *model_name, *model_arch, *model_path;
-    uint64_t model_weight_bytes; /* of all tensors of the file: what replay recognises a model by */
+    /* Of all tensors of the file, and of all caches as they are on any device: what replay recognises a model by. */
+    uint64_t model_weight_bytes, cache_bytes;
 };
 
 /* Fails for wishes that no memory could fulfil (experts of a model without, a placement that cuts a shared cache). A plan that

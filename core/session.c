@@ -258,7 +258,7 @@ static int32_t prepare_results(struct sharpi_model *model, const struct sharpi_w
                                        .top_sums = model->top_sums};
     if (n_work == 1 && n_logits)
         results->logits = destination(work, progress, model->desc.n_vocab); /* no copy for one sequence */
-    else if (!results->top_k || !sharpi_parts_find_top(model, results->top_k))
+    else if (!sharpi_parts_find_top(model, results->top_k))
         status = reserve_logits(model, n_logits, err);
     if (!results->logits)
         results->logits = model->logits;

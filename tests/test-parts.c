@@ -6,6 +6,7 @@
 
 #include <CUnit/Basic.h>
 
+#include "core/session.h"
 #include "fixtures.h"
 #include "plugins/backend-cpu/device.h"
 
@@ -437,6 +438,59 @@ static void pages_are_copied_on_their_devices(void)
     free(data.logits);
 }
 
+/* ---- Candidates from the device */
+
+/* 20 tokens from a session; *untouched tells whether steps left the session's row of logits alone. */
+static void generate(struct world *w, const struct sharpi_sampler_params *params, const int32_t *prompt,
+                     int32_t made[20], int *untouched)
+{
+    struct sharpi_session *session = NULL;
+    struct sharpi_sampler *sampler = NULL;
+    CU_ASSERT_EQUAL_FATAL(sharpi_sampler_create(params, FIXTURE_VOCAB, &sampler, &w->err), SHARPI_OK);
+    CU_ASSERT_EQUAL_FATAL(sharpi_session_create(w->model, &session, &w->err), SHARPI_OK);
+    CU_ASSERT_EQUAL(sharpi_session_feed(session, prompt, 12, &w->err), SHARPI_OK);
+    CU_ASSERT_EQUAL(sharpi_session_next(session, sampler, &made[0], &w->err), SHARPI_OK);
+    memset(session->logits, 0xff, FIXTURE_VOCAB * sizeof(float));
+    for (uint32_t i = 1; i < 20; i++)
+        CU_ASSERT_EQUAL(sharpi_session_next(session, sampler, &made[i], &w->err), SHARPI_OK);
+    *untouched = 1;
+    for (uint32_t i = 0; i < FIXTURE_VOCAB; i++)
+        *untouched &= session->logits[i] != session->logits[i];
+    sharpi_session_free(session);
+    sharpi_sampler_destroy(sampler);
+}
+
+static void a_device_may_find_the_highest_logits(void)
+{
+    static const int32_t top_k[] = {1, 40, 64, 65, 0};
+    struct fixture_data data;
+    CU_ASSERT_EQUAL_FATAL(fixture_read(&fixtures[5], &data), 0);
+    for (size_t i = 0; i < sizeof top_k / sizeof *top_k; i++) {
+        struct sharpi_sampler_params params;
+        int32_t one[20], two[20];
+        int untouched;
+        struct world w;
+        sharpi_sampler_params_init(&params);
+        params.top_k = top_k[i];
+        params.temperature = i ? 1.5f : 0.0f;
+        params.seed = 5;
+        start(&w);
+        set(&w, "model.device=cpu");
+        load_or_fail(&w, data.model, (struct sharpi_model_options){.chunk = 8});
+        generate(&w, &params, data.tokens, one, &untouched);
+        CU_ASSERT(!untouched); /* the CPU gives all logits */
+        stop(&w);
+        start(&w);
+        set(&w, "model.device=twin");
+        load_or_fail(&w, data.model, (struct sharpi_model_options){.chunk = 8});
+        generate(&w, &params, data.tokens, two, &untouched);
+        CU_ASSERT_EQUAL(untouched, top_k[i] > 0 && top_k[i] <= 64);
+        CU_ASSERT_EQUAL(memcmp(one, two, sizeof one), 0);
+        stop(&w);
+    }
+    free(data.logits);
+}
+
 /* ---- Memory */
 
 /* What a device has given out: KV blocks in whole pages, weights and scratch as the programs said. */
@@ -449,7 +503,7 @@ static void check_used(const struct sharpi_model *model, uint32_t d)
         uint64_t n = sharpi_kv_layer_bytes(&model->kv_layers[i]);
         if (sharpi_model_layer_device(model, i) != device)
             continue;
-        kv += 2 * n;
+        kv += 2 * sharpi_kv_block_bytes(&model->kv_layers[i], device->granularity);
         rounded += n ? 2 * memory_rounded(n) : 0;
     }
     CU_ASSERT_EQUAL(p->kv_bytes, kv);
@@ -500,6 +554,43 @@ static void check_plan(const struct fixture *f, const struct fixture_data *data)
     check_memory(data, "model.gpu-layers=1", options);
     if (f->mixture)
         check_memory(data, "model.n-cpu-moe=2", options);
+}
+
+/* Blocks of a device count in whole multiples, in the plan and when it is loaded again. */
+static void a_device_with_coarse_blocks_is_priced_so(void)
+{
+    struct sharpi_model_options options = {.context = 200};
+    char file[] = "/tmp/sharpi-parts-XXXXXX", *text = NULL;
+    struct fixture_data data;
+    uint64_t exact, coarse;
+    struct world w;
+    FILE *stream;
+    int fd = mkstemp(file);
+    CU_ASSERT_FATAL(fd >= 0);
+    CU_ASSERT_EQUAL_FATAL(fixture_read(&fixtures[3], &data), 0);
+    start(&w);
+    set(&w, "model.gpu-layers=2");
+    set(&w, "backend-twin.granularity=1048576");
+    load_or_fail(&w, data.model, options);
+    coarse = w.model->plan->parts[0].kv_bytes;
+    CU_ASSERT_EQUAL(coarse, 2ull * 2 * MIB); /* K and V of two layers */
+    check_used(w.model, 0);
+    check_used(w.model, 1);
+    CU_ASSERT_EQUAL_FATAL(sharpi_plan_json(w.model->plan, &text, &w.err), SHARPI_OK);
+    exact = w.model->plan->cache_bytes;
+    CU_ASSERT(exact < coarse);
+    stop(&w);
+    stream = fdopen(fd, "w");
+    fputs(text, stream);
+    fclose(stream);
+    free(text);
+    start(&w); /* a device of another kind may take the plan */
+    set(&w, "model.plan=%s", file);
+    load_or_fail(&w, data.model, options);
+    CU_ASSERT_EQUAL(sharpi_plan_kv_bytes(w.model->plan), exact);
+    stop(&w);
+    remove(file);
+    free(data.logits);
 }
 
 static void parts_take_what_was_planned(void)
@@ -668,8 +759,10 @@ int main(void)
                                   TEST(batches_of_eight_equal_one_device),
                                   TEST(rings_turn_in_both_parts),
                                   TEST(taps_are_read_from_either_part),
+                                  TEST(a_device_may_find_the_highest_logits),
                                   TEST(pages_are_copied_on_their_devices),
                                   TEST(parts_take_what_was_planned),
+                                  TEST(a_device_with_coarse_blocks_is_priced_so),
                                   TEST(the_plan_splits_what_a_device_cannot_hold),
                                   TEST(a_part_without_memory_frees_the_others),
                                   TEST(a_failing_part_fails_the_step),

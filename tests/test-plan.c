@@ -65,7 +65,7 @@ static void make_toy(struct toy *toy, uint32_t n_layers)
     for (uint32_t i = 0; i < n_layers; i++)
         add_weight(toy, i + 1, SHARPI_USE_PLAIN, 100 * MIB);
     add_weight(toy, n_layers + 1, SHARPI_USE_PLAIN, 60 * MIB);
-    toy->device = (struct sharpi_plan_device){"card", 12 * GIB, 12 * GIB};
+    toy->device = (struct sharpi_plan_device){"card", 12 * GIB, 12 * GIB, 0};
     toy->request = (struct sharpi_plan_request){.desc = &toy->desc,
                                                 .weights = &toy->weights,
                                                 .n_devices = 1,
@@ -421,7 +421,7 @@ static void several_devices_are_filled_in_order(void)
     struct toy toy;
     struct sharpi_plan *plan;
     struct sharpi_plan_device devices[3] = {
-        {"a", 5 * GIB, 5 * GIB}, {"b", 4 * GIB, 4 * GIB}, {"c", 24 * GIB, 24 * GIB}};
+        {"a", 5 * GIB, 5 * GIB, 0}, {"b", 4 * GIB, 4 * GIB, 0}, {"c", 24 * GIB, 24 * GIB, 0}};
     make_toy(&toy, 48);
     toy.request.devices = devices;
     toy.request.n_devices = 3;

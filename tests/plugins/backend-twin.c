@@ -1,5 +1,7 @@
 /* The CPU backend a second time, as a device with memory of its own: so that models in several parts can be tested without a GPU,
- * to the bit. [backend-twin] devices = N makes it several; memory_limit is the core's to read. */
+ * to the bit. [backend-twin] devices = N makes it several, granularity = N says that its blocks are multiples of N; memory_limit is
+ * the core's to read. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,6 +11,7 @@
 struct twin {
     struct cpu_backend cpu; /* first: the CPU's functions take it for theirs */
     uint32_t n_devices;
+    uint64_t granularity;
 };
 
 static uint32_t device_count(void *ctx, struct sharpi_error *err)
@@ -25,6 +28,7 @@ static int32_t device_info(void *ctx, uint32_t index, struct sharpi_device_info 
     int32_t status = cpu_device_info(ctx, 0, info, err);
     (void)index;
     info->integrated = 0;
+    info->granularity = ((const struct twin *)ctx)->granularity;
     snprintf(info->name, sizeof info->name, "twin");
     return status;
 }
@@ -34,6 +38,51 @@ static int32_t device_open(void *ctx, uint32_t index, const struct sharpi_device
 {
     (void)index;
     return cpu_device_open(ctx, 0, options, out, err);
+}
+
+/* ---- Candidates: found the slow way, in a row that the caller does not see */
+
+enum { MAX_BEST = 64 };
+
+static void find_best(const float *row, uint32_t n_vocab, uint32_t k, int32_t *ids, float *values,
+                      float *log_sum)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < k; i++) {
+        int32_t best = -1;
+        for (uint32_t v = 0; v < n_vocab; v++) {
+            int32_t taken = 0;
+            for (uint32_t j = 0; j < i; j++)
+                taken |= ids[j] == (int32_t)v;
+            if (!taken && (best < 0 || row[v] > row[best]))
+                best = (int32_t)v;
+        }
+        ids[i] = best;
+        values[i] = row[best];
+    }
+    for (uint32_t v = 0; v < n_vocab; v++)
+        sum += exp((double)row[v] - (double)values[0]);
+    *log_sum = values[0] + (float)log(sum);
+}
+
+static int32_t run(struct sharpi_program *program, const struct sharpi_batch *batch,
+                   const struct sharpi_run_io *io, struct sharpi_error *err)
+{
+    const struct sharpi_host *host = program->flow.host;
+    struct sharpi_run_io own = *io;
+    const uint32_t k = io->n_best;
+    int32_t status;
+    if (!k || !batch->n_logits || !program->flow.n_vocab)
+        return cpu_run(program, batch, io, err);
+    own.logits = host->alloc(host, (uint64_t)batch->n_logits * program->flow.n_vocab * sizeof(float), 0);
+    if (!own.logits)
+        return sharpi_fail(err, SHARPI_ENOMEM, "no memory for %u rows", batch->n_logits);
+    status = cpu_run(program, batch, &own, err);
+    for (uint32_t i = 0; i < batch->n_logits && !status; i++)
+        find_best(own.logits + (size_t)i * program->flow.n_vocab, (uint32_t)program->flow.n_vocab, k,
+                  io->best_ids + (size_t)i * k, io->best_logits + (size_t)i * k, &io->best_log_sum[i]);
+    host->free(host, own.logits);
+    return status;
 }
 
 static const struct sharpi_backend backend = {
@@ -54,14 +103,16 @@ static const struct sharpi_backend backend = {
     .program_memory = cpu_program_memory,
     .load = cpu_load,
     .program_destroy = cpu_program_destroy,
-    .run = cpu_run,
+    .run = run,
     .measure = cpu_measure,
+    .max_best = MAX_BEST,
 };
 
 static int32_t init(const struct sharpi_host *host, const struct sharpi_config *config, void **ctx,
                     struct sharpi_error *err)
 {
     const char *devices = host->config_get(config, "devices");
+    const char *granularity = host->config_get(config, "granularity");
     struct twin *twin = host->alloc(host, sizeof *twin, 0);
     int32_t status;
     if (!twin)
@@ -69,6 +120,7 @@ static int32_t init(const struct sharpi_host *host, const struct sharpi_config *
     twin->cpu.host = host;
     twin->cpu.isa_wanted = -1;
     twin->n_devices = devices ? (uint32_t)atoi(devices) : 1;
+    twin->granularity = granularity ? (uint64_t)atoi(granularity) : 0;
     status = host->register_backend(host, &backend, twin, err);
     if (status)
         host->free(host, twin);
@@ -83,7 +135,7 @@ static void fini(void *ctx)
     twin->cpu.host->free(twin->cpu.host, twin);
 }
 
-static const char *const config_keys[] = {"devices", "memory_limit", NULL};
+static const char *const config_keys[] = {"devices", "granularity", "memory_limit", NULL};
 
 static const struct sharpi_plugin plugin = {
     SHARPI_PLUGIN_HEAD,
