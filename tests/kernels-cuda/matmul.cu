@@ -448,7 +448,7 @@ int check_type(const bench_context *b, int32_t type, uint32_t min_rows, uint32_t
         fail += check_repack(type, whole_blocks(type, s[0]), s[1]);
     for (auto &s : sizes) {
         for (auto &r : rows) {
-            if (r[0] < min_rows || r[0] > max_rows)
+            if (r[0] < min_rows || r[0] > max_rows || (getenv("MATMUL_SMALL") && s[0] * s[1] * r[0] > 100000))
                 continue;
             uint64_t n_in = whole_blocks(type, s[0]);
             double *worst = r[0] <= 8 ? &worst_few : &worst_many;
@@ -851,7 +851,8 @@ void bench_all(const bench_context *b, uint32_t min_rows, uint32_t max_rows)
 
 } // namespace
 
-/* MATMUL_MIN_ROWS and MATMUL_MAX_ROWS in the environment limit the rows, for runs under a memory checker. */
+/* MATMUL_MIN_ROWS and MATMUL_MAX_ROWS in the environment limit the rows, MATMUL_SMALL
+ * leaves out large products: for runs under a memory checker. */
 int test_matmul(int bench)
 {
     bench_context b = {};

@@ -31,6 +31,9 @@ template <int TYPE> struct weight_type {
         TYPE == SHARPI_TYPE_Q2_K || TYPE == SHARPI_TYPE_Q3_K || TYPE == SHARPI_TYPE_Q6_K;
     static constexpr bool has_table =
         TYPE == SHARPI_TYPE_IQ4_NL || TYPE == SHARPI_TYPE_IQ4_XS || TYPE == SHARPI_TYPE_MXFP4;
+    /* A value is a code of at most 7 bits less an offset (lane_codes). */
+    static constexpr bool has_codes = !is_float && !has_table && layout.low_bits != 8;
+    static constexpr int code_offset = (int)layout.flip; /* the top bit's weight, where it is a sign */
     /* lane_values gives the value times this. */
     static constexpr int value_factor = TYPE == SHARPI_TYPE_Q4_0   ? 16
                                         : TYPE == SHARPI_TYPE_Q5_0 ? 8
@@ -121,6 +124,33 @@ static __device__ __forceinline__ void lane_values(const uint8_t *slab, int bloc
             v[1] = ((row ? w >> 1 : w << 3) & 0x60606060u) | (h << (6 - bit) & 0x80808080u);
         }
     }
+}
+
+/* has_codes only: the lane's four codes of sub-block `sub`, unsigned bytes. */
+template <int TYPE>
+static __device__ __forceinline__ uint32_t lane_codes(const uint8_t *slab, int block, int row, int sub,
+                                                      int lane)
+{
+    using W = weight_type<TYPE>;
+    const uint8_t *low = slab + W::low_offset, *high = slab + W::layout.header;
+    const int combo = 2 * row + sub;
+    uint32_t v;
+
+    if constexpr (W::layout.low_bits == 4)
+        v = word_of(lane_granule(low, block >> 1, lane), 2 * (block & 1) + row) >> 4 * sub & 0x0f0f0f0fu;
+    else
+        v = word_of(lane_granule(low, block >> 2, lane), block & 3) >> 2 * combo & 0x03030303u;
+    if constexpr (W::layout.high_bits == 1) {
+        constexpr int to = W::layout.low_bits;
+        const int bit = 4 * (block & 1) + combo;
+        uint32_t h = word_of(lane_granule(high, 0, lane), block >> 1);
+        v |= (bit < to ? h << (to - bit) : h >> (bit - to)) & (0x01010101u << to);
+    } else if constexpr (W::layout.high_bits == 2) {
+        const int bit = 2 * combo;
+        uint32_t h = word_of(lane_granule(high, block >> 2, lane), block & 3);
+        v |= (bit < 4 ? h << (4 - bit) : h >> (bit - 4)) & 0x30303030u;
+    }
+    return v ^ W::layout.flip * 0x01010101u;
 }
 
 /* 16-bit types: the lane's four weights of sub-block `sub` as pairs of columns (4t, 4t + 1), (4t + 2, 4t + 3). */
@@ -304,6 +334,28 @@ static __device__ __forceinline__ uint32_t bf16_pair(float a, float b)
 {
     __nv_bfloat162 p = __floats2bfloat162_rn(a, b);
     return *(uint32_t *)&p;
+}
+
+/* has_codes only: the lane's four weights of a sub-block as two pairs. The code becomes the float 128 + code by bit tricks, and one
+ * multiply-add makes the weight: off the exact value by 2^-17 of the scale at most, far below bf16's rounding. */
+template <int TYPE>
+static __device__ __forceinline__ void lane_pairs_fast(const uint8_t *slab, const lane_header<TYPE> &h,
+                                                       int block, int row, int sub, int lane, uint32_t &first,
+                                                       uint32_t &second)
+{
+    using W = weight_type<TYPE>;
+    const uint32_t v = lane_codes<TYPE>(slab, block, row, sub, lane);
+    float scale = raw_block_scale<TYPE>(h, block, row), min = 0, f[4];
+    if constexpr (W::is_super)
+        scale *= (float)sub_scale<TYPE>(h, block, row, sub);
+    if constexpr (W::has_min)
+        min = block_min<TYPE>(h, block, row) * (float)sub_min<TYPE>(h, block, row, sub);
+    const float base = -scale * (128.0f + W::code_offset) - min;
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        f[i] = scale * __uint_as_float(__byte_perm(v, 0x43000000u, 0x7044 | i << 8)) + base;
+    first = bf16_pair(f[0], f[1]);
+    second = bf16_pair(f[2], f[3]);
 }
 
 /* c += a b: 16 rows x 16 columns times 8 tokens. */

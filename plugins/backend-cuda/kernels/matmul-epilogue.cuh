@@ -20,7 +20,8 @@ static __device__ __forceinline__ float activate(int32_t activation, float z)
     }
 }
 
-static __device__ __forceinline__ float gated(int32_t activation, float clamp, float gate, float up)
+/* Not inlined: tiles call it for dozens of registers. */
+static __device__ __noinline__ float gated(int32_t activation, float clamp, float gate, float up)
 {
     if (clamp > 0) {
         gate = fminf(fmaxf(gate, -clamp), clamp);

@@ -1,7 +1,7 @@
 /* Products with few activation rows (decode), bound by the reading of weights.
  *
  * The unit of work is a group of 16 weight rows (with glu: the gate's and the up's). A team of 1, 2, 4 or 8 warps of a
- * block shares a unit: each takes every n-th slab, prefetched through the warp's own ring in shared memory, and the team adds up
+ * block shares a unit: each takes every n-th slab, copied ahead through the warp's own ring in shared memory, and the team adds up
  * in a fixed order. Rings are filled before launch_wait(), so that a kernel's first weights arrive while its predecessor
  * still computes. Moves each weight once; activations come from the caches.
  */
@@ -11,8 +11,9 @@
 #include "matmul-internal.h"
 #include "matmul-ring.cuh"
 
-enum { GEMV_WARPS = 8, GEMV_THREADS = 32 * GEMV_WARPS, GEMV_MAX_STAGES = 16 };
-/* Two blocks of this size, with what the system reserves, fill an SM of 228 KiB: the next kernel starts beside this one. */
+enum { GEMV_WARPS = 8, GEMV_THREADS = 32 * GEMV_WARPS, GEMV_BLOCKS_PER_SM = 2, GEMV_MAX_STAGES = 4 };
+enum { GEMV_MAX_SLAB = 4352 };
+/* Dynamic shared memory of a block: two blocks, with what the system reserves, fill an SM of 228 KiB. */
 enum { GEMV_SHARED = 115712 };
 
 struct gemv_part {
@@ -38,21 +39,33 @@ struct gemv_params {
     float glu_clamp;
 };
 
-/* A warp's way through its slabs: units, in them passes (glu: gate, up), in them slabs. */
+/* A warp's way through units and, in them, passes (glu: gate, up). */
 struct gemv_walk {
-    uint32_t unit, pass, slab;
+    uint32_t unit, pass;
     uint32_t part, group; /* of unit and pass */
     uint32_t expert, pair;
-    const uint8_t *base; /* of the group */
+};
+
+/* The next slab to be copied. */
+struct gemv_fill {
+    gemv_walk walk;
+    const uint8_t *at;
+    uint32_t left; /* slabs of this pass, this one included */
+};
+
+/* What is the same for all of a warp's slabs. */
+struct gemv_warp {
+    uint32_t member, stride; /* in the team; from unit to unit */
+    uint32_t n_slabs;        /* of a pass that are this warp's */
+    bool has_last;           /* the last of them is the group's last */
+    int lane;
+    uint8_t *ring;
 };
 
 template <bool GROUPED> static __device__ __forceinline__ void walk_locate(gemv_walk &w, const gemv_params &a)
 {
     uint32_t unit = w.unit;
-    if (unit >= a.n_units)
-        return;
     w.part = w.pass;
-    w.expert = 0;
     if (GROUPED) {
         w.pair = unit / a.units_per_pair;
         unit -= w.pair * a.units_per_pair;
@@ -63,36 +76,44 @@ template <bool GROUPED> static __device__ __forceinline__ void walk_locate(gemv_
         unit -= a.part[w.part].first_unit;
     }
     w.group = unit;
-    const gemv_part &p = a.part[w.part];
-    w.base = p.data + unit * p.group_bytes;
-    if (GROUPED && w.expert < a.n_experts)
-        w.base += w.expert * p.stack_bytes;
 }
 
-/* To the warp's next slab; 1 if it is in another pass or unit. */
 template <bool GROUPED>
-static __device__ __forceinline__ bool walk_next(gemv_walk &w, const gemv_params &a, uint32_t member,
-                                                 uint32_t stride)
+static __device__ __forceinline__ void walk_next(gemv_walk &w, const gemv_params &a, uint32_t stride)
 {
-    w.slab += a.team;
-    if (w.slab < a.n_slabs)
-        return false;
-    w.slab = member;
     if (++w.pass == a.n_passes) {
         w.pass = 0;
         w.unit += stride;
     }
-    walk_locate<GROUPED>(w, a);
-    return true;
+    if (w.unit < a.n_units)
+        walk_locate<GROUPED>(w, a);
 }
 
-static __device__ __forceinline__ void walk_fill(const gemv_walk &w, const gemv_params &a, uint8_t *buffer,
-                                                 uint64_t *full, int lane)
+static __device__ __forceinline__ void fill_begin(gemv_fill &f, const gemv_params &a, const gemv_warp &w)
 {
-    const gemv_part &p = a.part[w.part];
-    if (w.unit < a.n_units)
-        ring_fill(buffer, w.base + (uint64_t)w.slab * p.slab_bytes,
-                  w.slab + 1 < a.n_slabs ? p.slab_bytes : p.last_slab_bytes, full, lane);
+    const gemv_part &p = a.part[f.walk.part];
+    f.left = w.n_slabs;
+    f.at = p.data + f.walk.group * p.group_bytes + w.member * p.slab_bytes;
+    if (f.walk.expert < a.n_experts)
+        f.at += f.walk.expert * p.stack_bytes;
+}
+
+/* Starts the copy of the next slab, if there is one, as one group. */
+template <bool GROUPED>
+static __device__ __forceinline__ void fill_next(gemv_fill &f, const gemv_params &a, const gemv_warp &w,
+                                                 uint8_t *buffer)
+{
+    if (f.walk.unit < a.n_units) {
+        const gemv_part &p = a.part[f.walk.part];
+        copy_warp<GEMV_MAX_SLAB>(buffer, f.at, f.left == 1 && w.has_last ? p.last_slab_bytes : p.slab_bytes,
+                                 w.lane);
+        f.at += a.team * p.slab_bytes;
+        if (--f.left == 0) {
+            walk_next<GROUPED>(f.walk, a, w.stride);
+            fill_begin(f, a, w);
+        }
+    }
+    copy_commit();
 }
 
 /* Tokens of a kernel, and sums of a lane per row. */
@@ -105,53 +126,65 @@ static constexpr __host__ __device__ int mode_sums(int mode)
     return mode == GEMV_MMA || mode == GEMV_FLOAT_MMA ? 2 : 1;
 }
 
-template <int MODE>
-static __device__ __forceinline__ void slab_quantized(int32_t type, const uint8_t *slab,
-                                                      const act_slab<mode_sums(MODE)> &x, int lane,
-                                                      float acc[2][mode_sums(MODE)])
+/* The warp's slabs of a pass: acc += weights times activations. */
+template <int TYPE, int MODE, bool GROUPED>
+static __device__ __forceinline__ void run_pass(const gemv_params &a, const gemv_warp &w,
+                                                const gemv_input &in, gemv_fill &fill, uint32_t &stage,
+                                                float acc[2][mode_sums(MODE)])
 {
-    switch (type) {
-#define SLAB_DOT(TYPE)                                                                                       \
-    case TYPE:                                                                                               \
-        if constexpr (MODE == GEMV_MMA)                                                                      \
-            dot_mma<TYPE>(slab, x, lane, acc);                                                               \
-        else                                                                                                 \
-            dot_dp4a<TYPE>(slab, x, lane, acc);                                                              \
-        break;
-        EACH_QUANTIZED_TYPE(SLAB_DOT)
+    const int g = w.lane >> 2, t = w.lane & 3, last = (int)in.n_rows - 1;
+    const uint8_t *row = mode_tokens(MODE) == 1 ? in.act : in.act + min(g, last) * in.stride;
+    const uint8_t *scale_row[2] = {in.act, in.act};
+    if (MODE == GEMV_MMA) {
+        scale_row[0] += min(2 * t, last) * in.stride;
+        scale_row[1] += min(2 * t + 1, last) * in.stride;
+    }
+    for (uint32_t i = 0, index = w.member; i < w.n_slabs; i++, index += a.team) {
+        uint8_t *slab = w.ring + stage * a.stage_bytes;
+        if constexpr (MODE == GEMV_DP4A || MODE == GEMV_MMA) {
+            act_slab<mode_sums(MODE)> x;
+            act_load<mode_sums(MODE)>(x, row, scale_row, in.n_in, index, t);
+            copy_wait(a.n_stages - 1);
+            __syncwarp();
+            if constexpr (MODE == GEMV_MMA)
+                dot_mma<TYPE>(slab, x, w.lane, acc);
+            else
+                dot_dp4a<TYPE>(slab, x, w.lane, acc);
+        } else {
+            float4 x[8];
+            if (index * 128 + 128 <= in.n_in) {
+#pragma unroll
+                for (int p = 0; p < 8; p++)
+                    x[p] = *(const float4 *)(row + (index * 128 + p * 16 + 4 * t) * 4);
+            }
+            copy_wait(a.n_stages - 1);
+            __syncwarp();
+            dot_float<TYPE, MODE>(slab, index, x, row, in.n_in, w.lane, acc);
+        }
+        __syncwarp();
+        fill_next<GROUPED>(fill, a, w, slab);
+        stage = stage + 1 == a.n_stages ? 0 : stage + 1;
     }
 }
 
-/* Loads the slab's activations, waits for its weights, and adds their product to acc. */
-template <int MODE>
-static __device__ __forceinline__ void slab_product(int32_t type, const uint8_t *slab, uint64_t *full,
-                                                    uint32_t parity, uint32_t index, const gemv_input &in,
-                                                    int lane, float acc[2][mode_sums(MODE)])
+template <int MODE, bool GROUPED>
+static __device__ __forceinline__ void run_pass_of(int32_t type, const gemv_params &a, const gemv_warp &w,
+                                                   const gemv_input &in, gemv_fill &fill, uint32_t &stage,
+                                                   float acc[2][mode_sums(MODE)])
 {
-    const int g = lane >> 2, t = lane & 3, last = (int)in.n_rows - 1;
-    const uint8_t *row = mode_tokens(MODE) == 1 ? in.act : in.act + min(g, last) * in.stride;
-
+#define RUN_PASS(TYPE)                                                                                       \
+    case TYPE:                                                                                               \
+        run_pass<TYPE, MODE, GROUPED>(a, w, in, fill, stage, acc);                                           \
+        break;
     if constexpr (MODE == GEMV_DP4A || MODE == GEMV_MMA) {
-        act_slab<mode_sums(MODE)> x;
-        const uint8_t *scale_row[2] = {in.act + min(2 * t, last) * in.stride,
-                                       in.act + min(2 * t + 1, last) * in.stride};
-        if (MODE == GEMV_DP4A)
-            scale_row[0] = in.act;
-        act_load<mode_sums(MODE)>(x, row, scale_row, in.n_in, index, t);
-        ring_wait(full, parity);
-        slab_quantized<MODE>(type, slab, x, lane, acc);
-    } else {
-        float4 x[8];
-        if (index * 128 + 128 <= in.n_in) {
-#pragma unroll
-            for (int p = 0; p < 8; p++)
-                x[p] = *(const float4 *)(row + (index * 128 + p * 16 + 4 * t) * 4);
+        switch (type) {
+            EACH_QUANTIZED_TYPE(RUN_PASS)
         }
-        ring_wait(full, parity);
-        if (type == SHARPI_TYPE_BF16)
-            dot_float<SHARPI_TYPE_BF16, MODE>(slab, index, x, row, in.n_in, lane, acc);
-        else
-            dot_float<SHARPI_TYPE_F16, MODE>(slab, index, x, row, in.n_in, lane, acc);
+    } else {
+        switch (type) {
+            RUN_PASS(SHARPI_TYPE_F16)
+            RUN_PASS(SHARPI_TYPE_BF16)
+        }
     }
 }
 
@@ -173,7 +206,6 @@ static __device__ __forceinline__ void deposit(float *sums, float acc[2][mode_su
                 if (t == 0)
                     sums[n * 16 + g + 8 * r] = sum;
             }
-            acc[r][n] = 0;
         }
     }
 }
@@ -224,60 +256,49 @@ static __device__ __forceinline__ void team_barrier(uint32_t id, uint32_t team)
 }
 
 template <int MODE, bool GROUPED>
-static __global__ void __launch_bounds__(GEMV_THREADS, 2) gemv_kernel(const __grid_constant__ gemv_params a)
+static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS_PER_SM)
+    gemv_kernel(const __grid_constant__ gemv_params a)
 {
     extern __shared__ __align__(128) uint8_t shared[];
-    __shared__ uint64_t barriers[GEMV_WARPS][GEMV_MAX_STAGES];
     constexpr int NT = mode_tokens(MODE);
-    const int warp = threadIdx.x / 32, lane = threadIdx.x & 31;
-    const uint32_t member = warp % a.team, team = warp / a.team, n_teams = GEMV_WARPS / a.team;
-    const uint32_t stride = gridDim.x * n_teams, deposit_floats = a.n_passes * NT * 16;
-    uint8_t *ring = shared + (uint64_t)warp * a.n_stages * a.stage_bytes;
-    float *sums = (float *)(shared + (uint64_t)GEMV_WARPS * a.n_stages * a.stage_bytes) +
-                  2 * team * a.team * deposit_floats;
-    uint64_t *full = barriers[warp];
-    gemv_walk use = {team * gridDim.x + blockIdx.x, 0, member, 0, 0, 0, 0, nullptr}, fill;
+    const uint32_t warp = threadIdx.x / 32, ring_bytes = a.n_stages * a.stage_bytes;
+    const uint32_t team = warp / a.team, n_teams = GEMV_WARPS / a.team, deposit_floats = a.n_passes * NT * 16;
+    gemv_warp w = {warp % a.team, gridDim.x * n_teams,     0,
+                   false,         (int)(threadIdx.x & 31), shared + warp * ring_bytes};
+    float *sums = (float *)(shared + GEMV_WARPS * ring_bytes) + 2 * team * a.team * deposit_floats;
+    gemv_walk use = {team * gridDim.x + blockIdx.x, 0, 0, 0, 0, 0};
 
+    w.n_slabs = (a.n_slabs - w.member + a.team - 1) / a.team;
+    w.has_last = (a.n_slabs - 1) % a.team == w.member;
     launch_next();
-    if (lane < (int)a.n_stages)
-        ring_init(full + lane);
-    __syncwarp();
     if (GROUPED) /* which experts is what the predecessor computed */
         launch_wait();
-    walk_locate<GROUPED>(use, a);
-    fill = use;
-    for (uint32_t i = 0; i < a.n_stages; i++) {
-        walk_fill(fill, a, ring + i * a.stage_bytes, full + i, lane);
-        walk_next<GROUPED>(fill, a, member, stride);
-    }
+    if (use.unit < a.n_units)
+        walk_locate<GROUPED>(use, a);
+    gemv_fill fill = {use, nullptr, 0};
+    fill_begin(fill, a, w);
+    for (uint32_t i = 0; i < a.n_stages; i++)
+        fill_next<GROUPED>(fill, a, w, w.ring + i * a.stage_bytes);
     if (!GROUPED)
         launch_wait();
     uint32_t limit = a.n_rows_dev ? min(a.n_rows, (uint32_t)max(0, *a.n_rows_dev)) : a.n_rows;
     gemv_input in = {a.act, a.act_stride, a.n_in, GROUPED ? 1 : a.n_rows};
-    float acc[2][mode_sums(MODE)] = {};
-    uint32_t stage = 0, parity = 0, half = 0;
+    uint32_t stage = 0, half = 0;
 
     while (use.unit < a.n_units) {
+        float acc[2][mode_sums(MODE)] = {};
         if (GROUPED)
             in.act = a.act + use.pair / a.in_divisor * a.act_stride;
-        slab_product<MODE>(a.part[use.part].type, ring + stage * a.stage_bytes, full + stage, parity,
-                           use.slab, in, lane, acc);
-        __syncwarp();
-        walk_fill(fill, a, ring + stage * a.stage_bytes, full + stage, lane);
-        walk_next<GROUPED>(fill, a, member, stride);
-        if (++stage == a.n_stages) {
-            stage = 0;
-            parity ^= 1;
-        }
+        run_pass_of<MODE, GROUPED>(a.part[use.part].type, a, w, in, fill, stage, acc);
         gemv_walk now = use;
-        if (!walk_next<GROUPED>(use, a, member, stride))
-            continue;
+        walk_next<GROUPED>(use, a, w.stride);
         float *half_sums = sums + half * a.team * deposit_floats;
-        deposit<MODE>(half_sums + member * deposit_floats + now.pass * NT * 16, acc, lane);
+        deposit<MODE>(half_sums + w.member * deposit_floats + now.pass * NT * 16, acc, w.lane);
         if (now.pass + 1 < a.n_passes)
             continue;
         team_barrier(team, a.team);
-        finish_unit<NT, GROUPED>(a, now, half_sums, GROUPED ? now.pair < limit : limit, member * 32 + lane);
+        finish_unit<NT, GROUPED>(a, now, half_sums, GROUPED ? now.pair < limit : limit,
+                                 w.member * 32 + w.lane);
         half ^= 1; /* the other half is free: all passed the last barrier after reading it */
     }
 }
@@ -308,7 +329,7 @@ extern "C" int matmul_gemv_prepare(const struct matmul_context *ctx)
         for (int grouped = 0; grouped < 2; grouped++) {
             int e = (int)cudaFuncSetAttribute((const void *)gemv_pick(mode, grouped),
                                               cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                              min((int)GEMV_SHARED, ctx->shared_bytes) - 1024);
+                                              min((int)GEMV_SHARED, ctx->shared_bytes));
             if (e)
                 return e;
         }
@@ -338,7 +359,7 @@ static void fill_part(gemv_part *to, const struct matmul_part *part)
 /* Warps per unit: the fewest slabs in a row for the busiest warp. */
 static uint32_t pick_team(const struct matmul_context *ctx, uint32_t n_units, uint32_t n_slabs)
 {
-    uint32_t best = 1, best_cost = ~0u, warps = (uint32_t)ctx->n_sms * GEMV_WARPS;
+    uint32_t best = 1, best_cost = ~0u, warps = (uint32_t)ctx->n_sms * GEMV_BLOCKS_PER_SM * GEMV_WARPS;
     for (uint32_t team = 1; team <= GEMV_WARPS && team <= n_slabs; team *= 2) {
         uint64_t rounds = ((uint64_t)n_units * team + warps - 1) / warps;
         uint32_t cost = (uint32_t)(rounds * ((n_slabs + team - 1) / team));
@@ -354,8 +375,6 @@ static int gemv_go(const struct matmul_context *ctx, gemv_params *a, int mode, i
                    cudaStream_t stream)
 {
     uint32_t tokens = (uint32_t)mode_tokens(mode), stage = 0, columns = mode >= GEMV_FLOAT ? 128 : 256;
-    uint32_t shared =
-        min(GEMV_SHARED, ctx->shared_bytes) - 1024 - sizeof(uint64_t) * GEMV_WARPS * GEMV_MAX_STAGES;
 
     a->n_slabs = (a->n_in + columns - 1) / columns;
     a->team = pick_team(ctx, a->n_units, a->n_slabs * a->n_passes);
@@ -365,10 +384,11 @@ static int gemv_go(const struct matmul_context *ctx, gemv_params *a, int mode, i
         stage = max(stage, a->part[i].slab_bytes);
     uint32_t sums = 2 * GEMV_WARPS * a->n_passes * tokens * 16 * sizeof(float);
     a->stage_bytes = stage;
-    a->n_stages = min((uint32_t)GEMV_MAX_STAGES, (shared - sums) / GEMV_WARPS / stage);
-    uint32_t blocks = min((uint32_t)ctx->n_sms, (a->n_units * a->team + GEMV_WARPS - 1) / GEMV_WARPS);
-    if (GEMV_WARPS / a->team > 1)
-        blocks = min((uint32_t)ctx->n_sms, a->n_units);
+    a->n_stages = min((uint32_t)GEMV_MAX_STAGES,
+                      ((uint32_t)min((int)GEMV_SHARED, ctx->shared_bytes) - sums) / GEMV_WARPS / stage);
+    if (a->n_stages == 0)
+        return (int)cudaErrorInvalidConfiguration;
+    uint32_t blocks = min((uint32_t)ctx->n_sms * GEMV_BLOCKS_PER_SM, a->n_units);
     return launch_kernel(gemv_pick(mode, grouped), dim3(blocks), dim3(GEMV_THREADS),
                          (size_t)GEMV_WARPS * a->n_stages * stage + sums, stream, ctx->overlap, a);
 }

@@ -29,21 +29,32 @@ template <int NS> struct act_slab {
     float4 d[NS][4];
 };
 
-/* words: of row `word_row`; scales: of the rows scale_row[]. */
+/* words: of row `word_row`; scales: of the rows scale_row[]. The row's last slab may be short. */
 template <int NS>
 static __device__ __forceinline__ void act_load(act_slab<NS> &x, const uint8_t *word_row,
-                                                const uint8_t *const scale_row[NS], uint32_t n_in,
+                                                const uint8_t *const scale_row[2], uint32_t n_in,
                                                 uint32_t slab_index, int t)
 {
-    const uint32_t last = n_in / 32 - 1;
+    const uint32_t first = slab_index * 8, last = n_in / 32 - 1;
+    if (first + 7 <= last) {
+#pragma unroll
+        for (int b = 0; b < 8; b++)
+            x.word[b] = *(const uint2 *)(word_row + first * 32 + t * 8 + b * 32);
+#pragma unroll
+        for (int n = 0; n < NS; n++)
+#pragma unroll
+            for (int b = 0; b < 4; b++)
+                x.d[n][b] = *(const float4 *)(scale_row[n] + n_in + first * 8 + b * 16);
+        return;
+    }
 #pragma unroll
     for (uint32_t b = 0; b < 8; b++)
-        x.word[b] = *(const uint2 *)(word_row + min(slab_index * 8 + b, last) * 32 + t * 8);
+        x.word[b] = *(const uint2 *)(word_row + min(first + b, last) * 32 + t * 8);
 #pragma unroll
     for (int n = 0; n < NS; n++) {
 #pragma unroll
         for (uint32_t b = 0; b < 8; b += 2) {
-            uint32_t block = slab_index * 8 + b;
+            uint32_t block = first + b;
             float4 d = *(const float4 *)(scale_row[n] + n_in + min(block, last & ~1u) * 8);
             x.d[n][b / 2] = make_float4(block <= last ? d.x : 0, block <= last ? d.y : 0,
                                         block < last ? d.z : 0, block < last ? d.w : 0);

@@ -1,7 +1,7 @@
-/* A ring of buffers in shared memory that one warp fills with weights ahead of its own use.
+/* Copies from device memory to shared memory that run ahead of their use (cp.async), 16 bytes per lane at a time.
  *
- * sm_90: one lane starts a bulk copy of the whole buffer. sm_80: every lane copies its share with cp.async. Either way a
- * buffer's mbarrier completes when the bytes are there. Copies are multiples of 16 bytes, 16-byte aligned.
+ * Bulk copies (sm_90) were tried instead: issued by single lanes, one for each 512 to 4096 bytes, they cost the warp some 150 cycles
+ * each and were slower.
  */
 #ifndef SHARPI_BACKEND_CUDA_MATMUL_RING_CUH
 #define SHARPI_BACKEND_CUDA_MATMUL_RING_CUH
@@ -13,90 +13,60 @@ static __device__ __forceinline__ uint32_t shared_address(const void *p)
     return (uint32_t)__cvta_generic_to_shared(p);
 }
 
-/* One thread, before a barrier that the warp's lanes take part in. */
-static __device__ __forceinline__ void ring_init(uint64_t *full)
+static __device__ __forceinline__ void copy_16(uint32_t dst, const uint8_t *src)
 {
-#if __CUDA_ARCH__ >= 900
-    const uint32_t count = 1;
-#else
-    const uint32_t count = 32;
-#endif
-    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(full)), "r"(count) : "memory");
-#if __CUDA_ARCH__ >= 900
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-#endif
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(dst), "l"(src) : "memory");
 }
 
-/* All lanes, after all have finished reading what the buffer held (__syncwarp). */
-static __device__ __forceinline__ void ring_fill(uint8_t *buffer, const uint8_t *src, uint32_t bytes,
-                                                 uint64_t *full, int lane)
+/* `bytes` (a multiple of 16, at most MOST) by a whole warp; lane l copies bytes 16 l .. of each 512. */
+template <uint32_t MOST>
+static __device__ __forceinline__ void copy_warp(uint8_t *dst, const uint8_t *src, uint32_t bytes, int lane)
 {
-#if __CUDA_ARCH__ >= 900
-    if (lane == 0) {
-        asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(full)),
-                     "r"(bytes)
-                     : "memory");
-        asm volatile(
-            "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                shared_address(buffer)),
-            "l"(src), "r"(bytes), "r"(shared_address(full))
-            : "memory");
-    }
-#else
-    for (uint32_t i = 16 * lane; i < bytes; i += 512)
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(buffer + i)),
-                     "l"(src + i)
-                     : "memory");
-    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(full)) : "memory");
-#endif
+    const uint32_t to = shared_address(dst) + 16 * lane;
+    src += 16 * lane;
+#pragma unroll
+    for (uint32_t i = 0; i < (MOST + 511) / 512; i++)
+        if (i * 512 + 16 * lane < bytes)
+            copy_16(to + i * 512, src + i * 512);
 }
 
-/* The same in three steps, for a warp whose lanes each copy several pieces: all lanes say how many bytes will come in all, each
- * copies its pieces, all say that theirs are under way. */
-static __device__ __forceinline__ void ring_expect(uint64_t *full, uint32_t bytes, int lane)
+/* ---- A warp's own copies, in groups ---- */
+
+static __device__ __forceinline__ void copy_commit(void)
 {
-#if __CUDA_ARCH__ >= 900
-    if (lane == 0)
-        asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(full)),
-                     "r"(bytes)
-                     : "memory");
-    __syncwarp();
-#endif
-}
-static __device__ __forceinline__ void ring_copy(uint8_t *dst, const uint8_t *src, uint32_t bytes,
-                                                 uint64_t *full)
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-            shared_address(dst)),
-        "l"(src), "r"(bytes), "r"(shared_address(full))
-        : "memory");
-#else
-    for (uint32_t i = 0; i < bytes; i += 16)
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(dst + i)), "l"(src + i)
-                     : "memory");
-#endif
-}
-static __device__ __forceinline__ void ring_commit(uint64_t *full)
-{
-#if __CUDA_ARCH__ < 900
-    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(full)) : "memory");
-#endif
+    asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
-/* A barrier on which `count` threads arrive when they have read a buffer. */
-static __device__ __forceinline__ void ring_init_empty(uint64_t *empty, uint32_t count)
+/* Until at most `pending` (0..3) of this thread's groups are under way. */
+static __device__ __forceinline__ void copy_wait(uint32_t pending)
 {
-    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(empty)), "r"(count) : "memory");
-}
-static __device__ __forceinline__ void ring_release(uint64_t *empty)
-{
-    asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(shared_address(empty)) : "memory");
+    if (pending == 3)
+        asm volatile("cp.async.wait_group 3;" ::: "memory");
+    else if (pending == 2)
+        asm volatile("cp.async.wait_group 2;" ::: "memory");
+    else if (pending == 1)
+        asm volatile("cp.async.wait_group 1;" ::: "memory");
+    else
+        asm volatile("cp.async.wait_group 0;" ::: "memory");
 }
 
-/* All lanes: until the fill of this parity (0 for a buffer's first, then alternating) is complete. */
-static __device__ __forceinline__ void ring_wait(uint64_t *full, uint32_t parity)
+/* ---- Between warps: a barrier in shared memory on which `count` threads arrive; phases have parity 0, 1, 0 ... ---- */
+
+static __device__ __forceinline__ void barrier_init(uint64_t *barrier, uint32_t count)
+{
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(count) : "memory");
+}
+static __device__ __forceinline__ void barrier_arrive(uint64_t *barrier)
+{
+    asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }" ::"r"(shared_address(barrier))
+                 : "memory");
+}
+/* Arrives when the copies that this thread has issued so far are complete. */
+static __device__ __forceinline__ void barrier_arrive_copies(uint64_t *barrier)
+{
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(barrier)) : "memory");
+}
+static __device__ __forceinline__ void barrier_wait(uint64_t *barrier, uint32_t parity)
 {
     uint32_t done;
     do {
@@ -104,13 +74,13 @@ static __device__ __forceinline__ void ring_wait(uint64_t *full, uint32_t parity
         asm volatile(
             "{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
             : "=r"(done)
-            : "r"(shared_address(full)), "r"(parity)
+            : "r"(shared_address(barrier)), "r"(parity)
             : "memory");
 #else
         asm volatile(
             "{ .reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
             : "=r"(done)
-            : "r"(shared_address(full)), "r"(parity)
+            : "r"(shared_address(barrier)), "r"(parity)
             : "memory");
 #endif
     } while (!done);

@@ -164,52 +164,41 @@ static __device__ void count_expert_tiles(const tile_params &a, tile_shared &sha
 
 template <int TYPE>
 static __device__ __forceinline__ void copy_weights(const tile_params &a, const tile_place &p, uint32_t slab,
-                                                    uint8_t *stage, uint64_t *full, int lane)
+                                                    uint8_t *stage, int lane)
 {
+    constexpr uint32_t most = slab_bytes(weight_type<TYPE>::layout, weight_type<TYPE>::columns);
     uint32_t bytes = slab + 1 < a.n_slabs ? a.slab_bytes : a.last_slab_bytes;
-    if (lane >= TILE_GROUPS)
-        return;
-    const tile_part &part = a.part[slot_part(a, p, lane)];
-    uint32_t group = slot_group(a, p, lane);
-    if (group < part.n_groups)
-        ring_copy(stage + lane * a.slab_bytes,
-                  part.data + p.expert * part.stack_bytes + group * part.group_bytes +
-                      (uint64_t)slab * a.slab_bytes,
-                  bytes, full);
-}
-
-static __device__ __forceinline__ uint32_t act_copy_bytes(const tile_params &a, uint32_t slab,
-                                                          uint32_t columns)
-{
-    return min(columns, ((a.n_in + 63) & ~63u) - slab * columns) * 2;
-}
-
-template <int TYPE>
-static __device__ __forceinline__ void copy_activations(const tile_params &a, const tile_place &p,
-                                                        uint32_t slab, uint8_t *stage, uint64_t *full,
-                                                        int lane)
-{
-    constexpr uint32_t columns = weight_type<TYPE>::columns;
-    uint32_t bytes = act_copy_bytes(a, slab, columns);
-    uint8_t *to = stage + tile_weight_bytes<TYPE>();
-    for (uint32_t n = lane; n < p.n_tokens; n += 32) {
-        uint64_t row = p.first_token + n;
-        if (a.in_rows)
-            row = (uint64_t)a.in_rows[row];
-        ring_copy(to + n * tile_act_stride<TYPE>(), a.act + row * a.act_stride + (uint64_t)slab * columns * 2,
-                  bytes, full);
+    for (uint32_t s = 0; s < TILE_GROUPS; s++) {
+        const tile_part &part = a.part[slot_part(a, p, s)];
+        uint32_t group = slot_group(a, p, s);
+        if (group < part.n_groups)
+            copy_warp<most>(stage + s * most,
+                            part.data + p.expert * part.stack_bytes + group * part.group_bytes +
+                                (uint64_t)slab * most,
+                            bytes, lane);
     }
 }
 
-template <int TYPE>
-static __device__ __forceinline__ uint32_t stage_copy_bytes(const tile_params &a, const tile_place &p,
-                                                            uint32_t slab)
+/* in_rows[i]: the source of the tile's row 32 i + lane. */
+template <int TYPE, int NT>
+static __device__ __forceinline__ void copy_activations(const tile_params &a, const tile_place &p,
+                                                        uint32_t slab, const uint32_t in_rows[NT / 32],
+                                                        uint8_t *stage, int lane)
 {
-    uint32_t n_groups = 0;
-    for (uint32_t s = 0; s < TILE_GROUPS; s++)
-        n_groups += slot_group(a, p, s) < a.part[slot_part(a, p, s)].n_groups;
-    return n_groups * (slab + 1 < a.n_slabs ? a.slab_bytes : a.last_slab_bytes) +
-           p.n_tokens * act_copy_bytes(a, slab, weight_type<TYPE>::columns);
+    constexpr uint32_t columns = weight_type<TYPE>::columns, pieces = columns / 8, rows = 32 / pieces;
+    const uint32_t bytes = min(columns, ((a.n_in + 63) & ~63u) - slab * columns) * 2, piece = lane % pieces;
+    const uint32_t to = shared_address(stage + tile_weight_bytes<TYPE>()) + piece * 16;
+    const uint8_t *from = a.act + (uint64_t)slab * columns * 2 + piece * 16;
+#pragma unroll
+    for (uint32_t i = 0; i < NT / 32; i++) {
+#pragma unroll 8
+        for (uint32_t n = 0; n < 32; n += rows) {
+            uint32_t in_32 = n + lane / pieces, row = i * 32 + in_32,
+                     source = __shfl_sync(~0u, in_rows[i], in_32);
+            if (row < p.n_tokens && piece * 16 < bytes)
+                copy_16(to + row * tile_act_stride<TYPE>(), from + source * a.act_stride);
+        }
+    }
 }
 
 template <int TYPE, int NT>
@@ -221,15 +210,21 @@ static __device__ __forceinline__ void copy_all(const tile_params &a, tile_share
              parity = 1; /* a buffer's first release has parity 0; before it, waiting for 1 passes */
     while (tile_next(walk, a)) {
         tile_place p = tile_locate<NT>(a, shared, walk.tile, n_rows);
+        uint32_t in_rows[NT / 32];
         if (p.n_tokens == 0)
             continue;
+#pragma unroll
+        for (int i = 0; i < NT / 32; i++) {
+            in_rows[i] = p.first_token + min(32u * i + lane, p.n_tokens - 1);
+            if (a.in_rows)
+                in_rows[i] = (uint32_t)a.in_rows[in_rows[i]];
+        }
         for (uint32_t slab = walk.slab; slab < walk.end_slab; slab++) {
-            ring_wait(&shared.empty[stage], parity);
+            barrier_wait(&shared.empty[stage], parity);
             uint8_t *to = stages + stage * stage_bytes;
-            ring_expect(&shared.full[stage], stage_copy_bytes<TYPE>(a, p, slab), lane);
-            copy_weights<TYPE>(a, p, slab, to, &shared.full[stage], lane);
-            copy_activations<TYPE>(a, p, slab, to, &shared.full[stage], lane);
-            ring_commit(&shared.full[stage]);
+            copy_weights<TYPE>(a, p, slab, to, lane);
+            copy_activations<TYPE, NT>(a, p, slab, in_rows, to, lane);
+            barrier_arrive_copies(&shared.full[stage]);
             if (++stage == a.n_stages) {
                 stage = 0;
                 parity ^= 1;
@@ -260,6 +255,8 @@ static __device__ __forceinline__ void weight_fragment(const uint8_t *slab, cons
             uint2 p = lane_pairs(slab, block, r, sub, lane);
             f[r] = p.x;
             f[2 + r] = p.y;
+        } else if constexpr (weight_type<TYPE>::has_codes) {
+            lane_pairs_fast<TYPE>(slab, h, block, r, sub, lane, f[r], f[2 + r]);
         } else {
             float4 w = lane_weights<TYPE>(slab, h, block, r, sub, lane);
             f[r] = bf16_pair(w.x, w.y);
@@ -441,7 +438,7 @@ static __device__ __forceinline__ void compute_all(const tile_params &a, tile_sh
             const uint8_t *groups =
                 in + slot * slab_bytes(weight_type<TYPE>::layout, weight_type<TYPE>::columns);
             uint32_t n_columns = min(weight_type<TYPE>::columns, a.n_in - slab * weight_type<TYPE>::columns);
-            ring_wait(&shared.full[stage], parity);
+            barrier_wait(&shared.full[stage], parity);
             x += token * tile_act_stride<TYPE>();
             if (!split_columns)
                 slab_mma<TYPE, NW, 0, blocks>(groups, x, n_columns, lane, acc);
@@ -451,7 +448,7 @@ static __device__ __forceinline__ void compute_all(const tile_params &a, tile_sh
                 slab_mma<TYPE, NW, blocks / 2, blocks>(groups, x, n_columns, lane, acc);
             __syncwarp();
             if (lane == 0)
-                ring_release(&shared.empty[stage]);
+                barrier_arrive(&shared.empty[stage]);
             if (++stage == a.n_stages) {
                 stage = 0;
                 parity ^= 1;
@@ -475,8 +472,8 @@ static __global__ void __launch_bounds__(TILE_THREADS, 1) tile_kernel(const __gr
 
     launch_next();
     if (threadIdx.x < a.n_stages) {
-        ring_init(&shared.full[threadIdx.x]);
-        ring_init_empty(&shared.empty[threadIdx.x], TILE_WARPS);
+        barrier_init(&shared.full[threadIdx.x], 32);
+        barrier_init(&shared.empty[threadIdx.x], TILE_WARPS);
     }
     launch_wait();
     uint32_t n_rows = a.n_rows_dev ? min(a.n_rows, (uint32_t)max(0, *a.n_rows_dev)) : a.n_rows;
