@@ -140,6 +140,11 @@ void sharpi_kv_pages_count(const struct sharpi_kv_pages *pages, uint32_t class_i
                                         .held = class->held};
 }
 
+uint32_t sharpi_kv_pages_most(const struct sharpi_kv_pages *pages, uint32_t class_index)
+{
+    return pages->classes[class_index].limit;
+}
+
 void sharpi_kv_pages_limit(struct sharpi_kv_pages *pages, uint32_t n)
 {
     uint32_t c;

@@ -52,6 +52,8 @@ struct sharpi_kv_counts {
 };
 void sharpi_kv_pages_count(const struct sharpi_kv_pages *pages, uint32_t class_index,
                            struct sharpi_kv_counts *counts);
+uint32_t sharpi_kv_pages_most(const struct sharpi_kv_pages *pages,
+                              uint32_t class_index); /* n_pages; any thread */
 /* At most n pages per class may be in use; 0 = all. */
 void sharpi_kv_pages_limit(struct sharpi_kv_pages *pages, uint32_t n);
 

@@ -39,19 +39,17 @@ static uint32_t available(const struct sharpi_scheduler *s, uint32_t c)
 
 int32_t scheduler_never_fits(const struct sharpi_scheduler *s, uint32_t n_tokens, struct sharpi_error *err)
 {
-    struct sharpi_kv_counts counts;
     uint32_t c;
     if (n_tokens > s->model->context)
         n_tokens = s->model->context;
     for (c = 0; c < s->model->n_classes; c++) {
-        uint32_t need = pages_for(s->model, c, n_tokens);
-        sharpi_kv_pages_count(s->model->pages, c, &counts); /* n_pages never changes: any thread */
-        if (need > counts.n_pages)
+        uint32_t need = pages_for(s->model, c, n_tokens), most = sharpi_kv_pages_most(s->model->pages, c);
+        if (need > most)
             return sharpi_fail(
                 err, SHARPI_EINVAL,
                 "%u tokens need %u KV pages of %u positions and the cache has %u; shorten the prompt "
                 "or serve with a larger context",
-                n_tokens, need, SHARPI_KV_PAGE, counts.n_pages);
+                n_tokens, need, SHARPI_KV_PAGE, most);
     }
     return SHARPI_OK;
 }
