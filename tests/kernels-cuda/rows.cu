@@ -354,7 +354,12 @@ static void run_step(struct world *w, const struct rows_chain *chains, uint32_t 
     struct rows_step *step = (struct rows_step *)must(malloc(rows_step_bytes()), "step");
     struct sharpi_error err = SHARPI_ERROR_INIT;
     int before = w->failures;
-    if (rows_step_init(step, chains, n_chains, rows, factor, &err)) {
+    int32_t status = rows_step_init(step, chains, n_chains, rows, factor, &err);
+    if (status == SHARPI_ENOTSUP && strstr(what, "random")) { /* more wide locals than fit */
+        free(step);
+        return;
+    }
+    if (status) {
         printf("  %s: %s\n", what, err.text);
         w->failures++;
         free(step);
@@ -612,7 +617,7 @@ static void test_heads(struct world *w)
             for (uint32_t k = 0; k < 4; k++) {
                 struct row_op q[2], key[2];
                 struct rows_chain chains[2] = {{q, 2}, {key, 2}};
-                uint32_t n_rot = k & 1 ? dims[i] : dims[i] / 2;
+                uint32_t n_rot = k & 1 ? dims[i] : dims[i] / 4 * 2;
                 struct row_operand table;
                 char what[64];
                 begin(w, h == 2 ? 20 : 2, 2);

@@ -73,6 +73,13 @@ static __device__ __forceinline__ void store4(float *p, float4 x, uint32_t count
         p[3] = x.w;
 }
 
+/* The first `count` elements, then zeros. */
+static __device__ __forceinline__ float4 first4(float4 x, uint32_t count)
+{
+    return make_float4(count > 0 ? x.x : 0.0f, count > 1 ? x.y : 0.0f, count > 2 ? x.z : 0.0f,
+                       count > 3 ? x.w : 0.0f);
+}
+
 static __device__ __forceinline__ float dot4(float4 x, uint32_t count)
 {
     float sum = x.x * x.x;

@@ -67,6 +67,7 @@ struct rows_dev_op {
 
 struct rows_dev_chain {
     uint16_t first_op, n_ops;
+    uint32_t n_slots;
     uint32_t splits, tile; /* per launch: blocks of a row; chunks of a block */
     uint32_t first_block;  /* per launch */
 };
@@ -81,7 +82,7 @@ struct rows_plan_chain {
 struct rows_step {
     struct rows_dev_op ops[ROWS_MAX_OPS];
     struct rows_plan_chain chains[ROWS_MAX_CHAINS];
-    uint32_t n_ops, n_chains, n_slots, n_ahead, rows_factor;
+    uint32_t n_ops, n_chains, rows_factor;
     int32_t rows;
 };
 

@@ -567,8 +567,6 @@ int32_t rows_step_init(struct rows_step *step, const struct rows_chain *chains, 
             return status;
         step->n_ops += chains[c].n_ops;
         step->n_chains++;
-        step->n_slots = plan.chain->n_slots > step->n_slots ? plan.chain->n_slots : step->n_slots;
-        step->n_ahead = plan.chain->n_ahead > step->n_ahead ? plan.chain->n_ahead : step->n_ahead;
     }
     return SHARPI_OK;
 }

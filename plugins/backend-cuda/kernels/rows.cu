@@ -16,9 +16,8 @@ template <int MAX_OPS> struct rows_params {
     rows_dev_op ops[MAX_OPS];
     rows_dev_chain chains[ROWS_MAX_CHAINS];
     rows_batch batch;
-    uint32_t n_chains, n_slots, rows_factor;
+    uint32_t n_chains, rows_factor;
     int32_t rows, ahead;
-    uint32_t ahead_slots;
 };
 
 struct rows_block {
@@ -360,7 +359,7 @@ static __device__ __forceinline__ void quantize(const rows_block &b, const rows_
                 act_store_q8(row, op.width, column, acc[i], mask);
         } else if (op.format == ACT_BF16) {
             if (view_count(b.view, i, padded))
-                act_store_bf16(row, column, count ? acc[i] : zero4());
+                act_store_bf16(row, column, first4(acc[i], count));
         } else
             store4((float *)row + column, acc[i], count, op.aligned & ROWS_ALIGNED_OUT);
     }
@@ -596,8 +595,8 @@ static __global__ void __launch_bounds__(NV == 4 ? 512 : 1024, NV == 4 ? ROWS_FO
     b.view.first = number % chain.splits * chain.tile;
     b.batch = &p.batch;
     b.slots = shared;
-    b.exchange = shared + (p.n_slots - 1) * chain.tile;
-    b.ahead = p.ahead ? shared + p.n_slots * chain.tile : NULL;
+    b.exchange = shared + (chain.n_slots - 1) * chain.tile;
+    b.ahead = p.ahead ? shared + chain.n_slots * chain.tile : NULL;
     b.part = part;
     b.parity = 0;
     launch_next();
@@ -639,6 +638,11 @@ static uint32_t divide_up(uint64_t a, uint32_t b)
     return (uint32_t)((a + b - 1) / b);
 }
 
+static uint32_t max_of(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
 /* Chunks of a row, rounded up to the sixteen that padded formats write. */
 static uint32_t chain_chunks(const rows_plan_chain *chain)
 {
@@ -653,12 +657,9 @@ static rows_shape choose_shape(const struct rows_step *step, uint64_t n_rows, ui
     for (uint32_t c = 0; c < step->n_chains; c++) {
         const rows_plan_chain *chain = &step->chains[c];
         uint32_t chunks = chain_chunks(chain);
-        if (chain->unit == 0 && chunks > whole)
-            whole = chunks;
-        if (chain->unit > unit)
-            unit = chain->unit;
-        if (chunks > widest)
-            widest = chunks;
+        whole = max_of(whole, chain->unit == 0 ? chunks : 0);
+        unit = max_of(unit, chain->unit);
+        widest = max_of(widest, chunks);
     }
     shape.few = n_rows * step->n_chains <= 2ull * n_sms;
     uint32_t need = whole ? whole : shape.few ? 128 : widest < 1024 ? widest : 1024;
@@ -676,7 +677,7 @@ template <int MAX_OPS>
 static uint32_t fill_params(rows_params<MAX_OPS> *p, const struct rows_step *step,
                             const struct rows_batch *batch, uint32_t n_rows, rows_shape *shape)
 {
-    uint32_t n_ops = 0, n_blocks = 0, widest = 0;
+    uint32_t n_ops = 0, n_blocks = 0, slots = 0, with_ahead = 0;
     for (uint32_t c = 0; c < step->n_chains; c++) {
         const rows_plan_chain *from = &step->chains[c];
         rows_dev_chain *to = &p->chains[c];
@@ -692,17 +693,16 @@ static uint32_t fill_params(rows_params<MAX_OPS> *p, const struct rows_step *ste
         to->splits = divide_up(chunks, to->tile);
         to->first_block = n_blocks;
         n_blocks += n_rows * step->rows_factor * to->splits;
-        widest = to->tile > widest ? to->tile : widest;
+        to->n_slots = from->n_slots;
+        slots = max_of(slots, to->tile * from->n_slots);
+        with_ahead = max_of(with_ahead, to->tile * (from->n_slots + from->n_ahead));
     }
     p->batch = *batch;
     p->n_chains = step->n_chains;
-    p->n_slots = step->n_slots;
     p->rows_factor = step->rows_factor;
     p->rows = step->rows;
-    shape->shared = widest * 16 * (step->n_slots + step->n_ahead);
-    p->ahead = shape->ahead && shape->shared <= ROWS_MAX_SHARED;
-    if (!p->ahead)
-        shape->shared = widest * 16 * step->n_slots;
+    p->ahead = shape->ahead && 16 * with_ahead <= ROWS_MAX_SHARED;
+    shape->shared = 16 * (p->ahead ? with_ahead : slots);
     return n_blocks;
 }
 
