@@ -17,4 +17,10 @@ check_PROGRAMS += tests/test-kernels-cuda
 tests_test_kernels_cuda_SOURCES = tests/kernels-cuda/main.c
 tests_test_kernels_cuda_CPPFLAGS = $(AM_CPPFLAGS) $(CUDA_CPPFLAGS)
 tests_test_kernels_cuda_LDADD = tests/kernels-cuda/libtests.la plugins/backend-cuda/libcuda.la $(CUDA_LIBS) -lm
+
+# Programs on paper, for which no GPU is needed.
+check_PROGRAMS += tests/test-cuda-compile
+tests_test_cuda_compile_SOURCES = tests/fixtures.c tests/fixtures.h tests/test-cuda-compile.c
+tests_test_cuda_compile_CPPFLAGS = $(AM_CPPFLAGS) $(CUDA_CPPFLAGS)
+tests_test_cuda_compile_LDADD = plugins/backend-cuda/libcuda.la $(LDADD) $(CUDA_LIBS) -lm
 endif

@@ -1,0 +1,251 @@
+/* Programs of the CUDA backend on paper: compiling needs no GPU, so sizes and launches of every fixture are checked anywhere. */
+#include <stdlib.h>
+#include <string.h>
+
+#include <CUnit/Basic.h>
+
+#include "fixtures.h"
+#include "plugins/backend-cuda/kernels/matmul-internal.h"
+#include "plugins/backend-cuda/program.h"
+
+static struct sharpi_engine *engine;
+static struct cuda_backend backend;
+static struct matmul_context products = {.n_sms = 132, .overlap = 1, .shared_bytes = 232448};
+static struct sharpi_device device;
+
+/* A fixture placed on the CPU, for its graph and its cache's layout. */
+static struct sharpi_model *place(const char *name, const char *kv, uint32_t chunk)
+{
+    struct sharpi_model_options options = {.size = sizeof options,
+                                           .backend = "cpu",
+                                           .kv = kv,
+                                           .chunk = chunk,
+                                           .context = 512,
+                                           .max_sessions = 8};
+    struct sharpi_error err = SHARPI_ERROR_INIT;
+    struct sharpi_model *model = NULL;
+    const char *shared = getenv("SHARPI_SHARED");
+    char path[512];
+    snprintf(path, sizeof path, "%s/fixtures/%s.gguf", shared ? shared : "../shared", name);
+    if (sharpi_model_open(engine, path, 0, &model, &err) || sharpi_model_place(model, &options, 0, &err))
+        fprintf(stderr, "%s: %s\n", name, err.text);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(model);
+    return model;
+}
+
+static struct sharpi_compile request_of(const struct sharpi_model *model)
+{
+    struct sharpi_compile request = {.size = sizeof request,
+                                     .graph = sharpi_graph_view(model->graph),
+                                     .max_tokens = model->chunk,
+                                     .max_seqs = 8,
+                                     .max_logits = model->chunk,
+                                     .kv_layers = model->kv_layers,
+                                     .n_classes = model->n_classes};
+    request.end_op = request.graph->n_ops;
+    return request;
+}
+
+static struct sharpi_program *compile(const struct sharpi_compile *request)
+{
+    struct sharpi_error err = SHARPI_ERROR_INIT;
+    struct sharpi_program *program = NULL;
+    if (cuda_compile(&device, request, &program, &err))
+        fprintf(stderr, "%s\n", err.text);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(program);
+    return program;
+}
+
+/* ---- Memory */
+
+static int lives_with(const struct cell *a, const struct cell *b)
+{
+    return a->made_step <= b->last_step && b->made_step <= a->last_step;
+}
+
+/* Cells that are needed in the same step lie apart, unless one was made in place of the other. */
+static void check_arena(const struct flow *flow)
+{
+    uint32_t wrong = 0;
+    for (uint32_t i = 0; i < flow->n_cells; i++) {
+        const struct cell *a = &flow->cells[i];
+        uint64_t a_end = a->offset + a->stride * flow_rows(flow, a->rows);
+        if (a->place != PLACE_ARENA || a->parent != (int32_t)i)
+            continue;
+        wrong += a_end > flow->arena_bytes;
+        for (uint32_t k = i + 1; k < flow->n_cells; k++) {
+            const struct cell *b = &flow->cells[k];
+            uint64_t b_end = b->offset + b->stride * flow_rows(flow, b->rows);
+            if (b->place == PLACE_ARENA && b->parent == (int32_t)k && a->storage != b->storage &&
+                lives_with(a, b))
+                wrong += a->offset < b_end && b->offset < a_end;
+        }
+    }
+    CU_ASSERT_EQUAL(wrong, 0);
+}
+
+static void each_fixture(void (*check)(const struct fixture *, struct sharpi_model *))
+{
+    for (uint32_t i = 0; i < n_fixtures; i++) {
+        struct sharpi_model *model = place(fixtures[i].name, "bf16", 64);
+        check(&fixtures[i], model);
+        sharpi_model_free(model);
+    }
+}
+
+static void check_memory(const struct fixture *f, struct sharpi_model *model)
+{
+    struct sharpi_compile request = request_of(model);
+    struct sharpi_program *program = compile(&request);
+    struct sharpi_program_memory memory = {.size = sizeof memory}, larger = {.size = sizeof larger};
+    (void)f;
+    check_arena(&program->flow);
+    CU_ASSERT_EQUAL(cuda_program_memory(program, &memory), SHARPI_OK);
+    CU_ASSERT(memory.weight_bytes >= program->weight_bytes && memory.weight_bytes % CUDA_MEMORY_UNIT == 0);
+    CU_ASSERT(memory.scratch_bytes >= program->layout.n_bytes &&
+              memory.scratch_bytes % CUDA_MEMORY_UNIT == 0);
+    CU_ASSERT_EQUAL(memory.n_fallback_ops, 0);
+    CU_ASSERT_EQUAL(device.used_bytes, 0); /* nothing was allocated */
+    cuda_program_destroy(program);
+    request.max_tokens = request.max_logits = 4096;
+    program = compile(&request);
+    CU_ASSERT_EQUAL(cuda_program_memory(program, &larger), SHARPI_OK);
+    CU_ASSERT_EQUAL(larger.weight_bytes, memory.weight_bytes);
+    CU_ASSERT(larger.scratch_bytes > memory.scratch_bytes);
+    cuda_program_destroy(program);
+}
+
+static void cells_of_one_step_lie_apart(void)
+{
+    each_fixture(check_memory);
+}
+
+/* ---- Launches */
+
+static void make_launches(struct sharpi_program *program)
+{
+    struct sharpi_error err = SHARPI_ERROR_INIT;
+    program_point(program);
+    CU_ASSERT_EQUAL_FATAL(launches_make(program, &err), SHARPI_OK);
+}
+
+static void check_launches(const struct fixture *f, struct sharpi_model *model)
+{
+    struct sharpi_compile request = request_of(model);
+    struct sharpi_program *program = compile(&request);
+    uint32_t n = 0, most = f->mixture ? 16 : model->desc.ple_width ? 14 : 10;
+    make_launches(program);
+    for (uint32_t i = 0; i < program->n_launches; i++)
+        n += program->launches[i].layer == 1;
+    if (n > most)
+        fprintf(stderr, "%s: %u launches in a layer\n", f->name, n);
+    CU_ASSERT(n > 5 && n <= most);
+    cuda_program_destroy(program);
+}
+
+static void a_layer_takes_few_launches(void)
+{
+    each_fixture(check_launches);
+}
+
+/* Products leave the activation to a row step only where they cannot do it; then the step exists without it too. */
+static void glu_has_a_variant_without_it(void)
+{
+    struct sharpi_model *model = place("llama", "bf16", 64);
+    struct sharpi_compile request = request_of(model);
+    struct sharpi_program *program = compile(&request);
+    uint32_t n = 0;
+    make_launches(program);
+    for (uint32_t i = 0; i < program->n_launches; i++) {
+        const struct launch *launch = &program->launches[i];
+        if (launch->glu_launch < 0)
+            continue;
+        CU_ASSERT(program->launches[launch->glu_launch].glu != 0);
+        CU_ASSERT(launch->variants & VARIANT_GLU_DONE);
+        CU_ASSERT_PTR_NOT_NULL(launch->steps[VARIANT_PLAIN]);
+        n++;
+    }
+    CU_ASSERT_EQUAL(n, model->desc.n_layers);
+    cuda_program_destroy(program);
+    sharpi_model_free(model);
+}
+
+/* ---- Ranges */
+
+/* The residual stream is carried from the first half of the layers to the second. */
+static void halves_carry_what_crosses_them(void)
+{
+    struct sharpi_model *model = place("qwen3", "bf16", 64);
+    struct sharpi_compile request = request_of(model);
+    const struct sharpi_graph_view *graph = request.graph;
+    struct sharpi_program *first, *second;
+    uint32_t middle = 0;
+    int32_t crossing = -1;
+    while (graph->ops[middle]->layer < 1)
+        middle++;
+    for (uint32_t v = 0; v < graph->n_values; v++) {
+        if (graph->values[v]->producer < (int32_t)middle && graph->values[v]->last_use >= (int32_t)middle)
+            crossing = (int32_t)v;
+    }
+    CU_ASSERT_FATAL(crossing >= 0);
+    request.end_op = middle;
+    request.max_logits = 0;
+    request.carry_out = &crossing;
+    request.n_carry_out = 1;
+    first = compile(&request);
+    request = request_of(model);
+    request.first_op = middle;
+    request.carry_in = &crossing;
+    request.n_carry_in = 1;
+    second = compile(&request);
+    make_launches(first);
+    make_launches(second);
+    CU_ASSERT_EQUAL(first->launches[first->n_launches - 1].kind, LAUNCH_COPY_OUT);
+    CU_ASSERT(second->launches[0].kind == LAUNCH_COPY_IN || second->launches[1].kind == LAUNCH_COPY_IN);
+    cuda_program_destroy(first);
+    cuda_program_destroy(second);
+    sharpi_model_free(model);
+}
+
+static void ops_of_an_architecture_are_refused(void)
+{
+    struct sharpi_error err = SHARPI_ERROR_INIT;
+    struct sharpi_custom_attr attr = {.size = sizeof attr, .name = "odd_op"};
+    struct sharpi_op op = {.size = sizeof op, .kind = SHARPI_OP_CUSTOM, .attr = &attr};
+    CU_ASSERT_EQUAL(cuda_supports(&backend, NULL, &op, NULL, &err), SHARPI_ENOTSUP);
+    CU_ASSERT_PTR_NOT_NULL(strstr(err.text, "odd_op"));
+}
+
+int main(void)
+{
+    struct sharpi_engine_options options = {.size = sizeof options, .no_default_config = 1};
+    struct sharpi_error err = SHARPI_ERROR_INIT;
+    unsigned failures;
+    CU_pSuite suite;
+    if (!fixtures_present()) {
+        fprintf(stderr, "skipped: no fixtures in $SHARPI_SHARED/fixtures\n");
+        return 77;
+    }
+    if (sharpi_engine_open(&options, &engine, &err)) {
+        fprintf(stderr, "%s\n", err.text);
+        return 1;
+    }
+    backend.host = device.host = &engine->host;
+    device.backend = &backend;
+    device.matmul = &products;
+    device.n_sms = 132;
+    device.compute_major = 9;
+    CU_initialize_registry();
+    suite = CU_add_suite("cuda-compile", NULL, NULL);
+    CU_add_test(suite, "cells of one step lie apart", cells_of_one_step_lie_apart);
+    CU_add_test(suite, "a layer takes few launches", a_layer_takes_few_launches);
+    CU_add_test(suite, "glu has a variant without it", glu_has_a_variant_without_it);
+    CU_add_test(suite, "halves carry what crosses them", halves_carry_what_crosses_them);
+    CU_add_test(suite, "ops of an architecture are refused", ops_of_an_architecture_are_refused);
+    CU_basic_set_mode(CU_BRM_VERBOSE);
+    CU_basic_run_tests();
+    failures = CU_get_number_of_failures();
+    CU_cleanup_registry();
+    sharpi_engine_close(engine);
+    return failures ? 1 : 0;
+}
