@@ -24,6 +24,7 @@ include tests/matmul.mk
 include tests/models.mk
 include tests/parts.mk
 include tests/plan.mk
+include tests/server.mk
 include tests/scheduler.mk
 include tests/text.mk
 AM_CPPFLAGS += $(CUNIT_CFLAGS)

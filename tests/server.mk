@@ -1,0 +1,31 @@
+# The HTTP server: its parts, the whole with the packages that its users use, and a fuzzer of request bodies:
+#   mkdir corpus && ./tests/fuzz-http -max_len=4096 -max_total_time=600 corpus
+# Load: SHARPI=./sharpi SHARPI_TEST_MODEL=m.gguf python3 tests/server/load.py --clients 64 --requests 2000
+
+EXTRA_DIST += \
+	tests/server/anthropic-api.py \
+	tests/server/common.py \
+	tests/server/load.py \
+	tests/server/openai-api.py \
+	tests/server/page.py \
+	tests/server/protocol.py
+
+dist_check_SCRIPTS += tests/test-server.sh
+if BUILD_SERVER
+TESTS += tests/test-server.sh
+
+check_PROGRAMS += tests/test-http
+tests_test_http_SOURCES = tests/test-http.c
+tests_test_http_CPPFLAGS = $(AM_CPPFLAGS) $(MICROHTTPD_CFLAGS)
+tests_test_http_LDADD = server/libserver.la $(LDADD) -lm
+
+if BUILD_FUZZERS
+noinst_PROGRAMS += tests/fuzz-http
+endif
+tests_fuzz_http_SOURCES = $(SERVER_SOURCES) tests/fuzz-http.c tests/gguf-build.c tests/gguf-build.h tests/vocab-build.c tests/vocab-build.h
+nodist_tests_fuzz_http_SOURCES = server/page-data.c
+tests_fuzz_http_CPPFLAGS = $(AM_CPPFLAGS) $(MICROHTTPD_CFLAGS)
+tests_fuzz_http_CFLAGS = $(AM_CFLAGS) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined
+tests_fuzz_http_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer,address,undefined
+tests_fuzz_http_LDADD = core/libcore.la $(MICROHTTPD_LIBS) $(JANSSON_LIBS) $(ZLIB_LIBS) -lm
+endif
