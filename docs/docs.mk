@@ -6,4 +6,5 @@ EXTRA_DIST += \
 	docs/chat.md \
 	docs/cli.md \
 	docs/memory.md \
-	docs/plugins.md
+	docs/plugins.md \
+	docs/server.md

@@ -19,7 +19,7 @@ run() { "$python" "$here/$@" || failed=1; }
 has() { "$python" -c "import $1" 2>/dev/null; }
 
 run protocol.py
-if [ -z "${SHARPI_TEST_QUICK:-}" ]; then run load.py --clients 24 --requests 200 --prompts 12 --context 1024; fi
+if [ -z "${SHARPI_TEST_QUICK:-}" ]; then run load.py --clients 24 --requests 200 --prompts 12 --longest 40; fi
 for package in openai anthropic; do
     if has $package; then run $package-api.py; else skipped="$skipped $package"; fi
 done

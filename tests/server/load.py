@@ -58,9 +58,9 @@ def body_of(o, prompt, **more):
     return json.dumps({"prompt": prompt, "max_tokens": o.max_tokens, "temperature": 0, "ignore_eos": True, **more})
 
 
-def read_stream(response, results):
-    """Text of a stream; notes when its pieces came."""
-    text, begun, last = "", time.monotonic(), None
+def read_stream(response, begun, results):
+    """Text of a stream that was asked for at `begun`; notes when its pieces came."""
+    text, last = "", None
     while line := response.readline():
         if not line.startswith(b"data: ") or line == b"data: [DONE]\n":
             continue
@@ -79,13 +79,14 @@ def read_stream(response, results):
 
 def ask(server, o, prompt, stream, results):
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)
+    begun = time.monotonic()
     connection.request("POST", "/v1/completions", body_of(o, prompt, stream=stream))
     response = connection.getresponse()
     if response.status != 200:
         response.read()
         connection.close()
         return response.status, None
-    text = read_stream(response, results) if stream else json.loads(response.read())["choices"][0]["text"]
+    text = read_stream(response, begun, results) if stream else json.loads(response.read())["choices"][0]["text"]
     connection.close()
     return 200, text
 
@@ -186,6 +187,8 @@ def main():
     with Server("--parallel", str(o.parallel), *o.option, context=o.context, threads=o.threads) as server:
         results = Results()
         wanted = None if o.no_compare else [ask(server, o, p, False, results)[1] for p in prompts]
+        if wanted and None in wanted:
+            sys.exit("the longest prompts do not fit: raise --context or lower --longest")
         before = warm_up(server, o, prompts, wanted, Results())
         seconds = run(server, o, prompts, wanted, results, o.requests)
         after = server.wait_idle(300)
