@@ -1,5 +1,6 @@
 /* Whole models against Hugging Face's logits: every fixture, chunk size, instruction set, cache format and batch shape.
- * SHARPI_TEST_BACKEND names another backend than the CPU's (cuda), SHARPI_TEST_FIXTURES some of the fixtures. */
+ * SHARPI_TEST_BACKEND names another backend than the CPU's (cuda), SHARPI_TEST_FIXTURES some of the fixtures.
+ * With SHARPI_TEST_ROUNDED only the test for weights that the backend does not multiply exactly: a GPU is exact for f32 alone. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -136,6 +137,31 @@ static void logits_equal_the_reference_on_every_isa(void)
     free(before);
 }
 
+/* ---- Weights that a GPU multiplies with rounded activations */
+
+static void check_rounded(const struct fixture *f, const struct fixture_data *data)
+{
+    static const uint32_t chunks[] = {1, 5, 8, 9, 64, 200};
+    uint32_t i, k;
+    for (i = 0; i < 6; i++) {
+        float *logits = run_fixture(data, (struct sharpi_model_options){.chunk = chunks[i]});
+        float difference = logits ? reference_difference(f, logits, data->logits) : INFINITY;
+        uint32_t outside = 0;
+        for (k = 0; logits && k < FIXTURE_TOKENS; k++)
+            outside += rank_of(logits + (size_t)k * FIXTURE_VOCAB, FIXTURE_VOCAB,
+                               argmax(data->logits + (size_t)k * FIXTURE_VOCAB, FIXTURE_VOCAB)) >= 5;
+        CU_ASSERT(difference <= 2.0f * f->int8_act);
+        fprintf(stderr, "%-12s chunk %3u differs by %.4f (tolerance %.2f), top-1 outside top-5: %u\n",
+                f->name, chunks[i], (double)difference, 2.0 * (double)f->int8_act, outside);
+        free(logits);
+    }
+}
+
+static void rounded_activations_stay_near_the_reference(void)
+{
+    each_fixture(check_rounded);
+}
+
 /* ---- Greedy continuation */
 
 static void check_greedy(const struct fixture *f, const struct fixture_data *data)
@@ -187,7 +213,8 @@ static void check_narrow(const struct fixture *f, const struct fixture_data *dat
 
 static void check_narrow_formats(const struct fixture *f, const struct fixture_data *data)
 {
-    check_narrow(f, data, "f16", 0.1f);
+    /* what rounds a little more than the CPU does may swap an expert of a mixture at an early token, for all that follow */
+    check_narrow(f, data, "f16", f->mixture && strcmp(test_backend(), "cpu") != 0 ? 0.25f : 0.1f);
     check_narrow(f, data, "bf16", 0.5f);
     check_narrow(f, data, "q8_0", 2.0f * f->q8_0_kv);
 }
@@ -443,6 +470,12 @@ int main(void)
     }
     CU_initialize_registry();
     suite = CU_add_suite("models", NULL, NULL);
+    CU_basic_set_mode(CU_BRM_VERBOSE);
+    if (getenv("SHARPI_TEST_ROUNDED")) {
+        CU_add_test(suite, "rounded activations stay near the reference",
+                    rounded_activations_stay_near_the_reference);
+        goto run;
+    }
     CU_add_test(suite, "logits equal the reference on every ISA", logits_equal_the_reference_on_every_isa);
     CU_add_test(suite, "greedy tokens equal the reference", greedy_tokens_equal_the_reference);
     CU_add_test(suite, "narrow caches stay near the reference", narrow_caches_stay_near_the_reference);
@@ -454,7 +487,7 @@ int main(void)
     CU_add_test(suite, "batched decode equals single runs", batched_decode_equals_single_runs);
     CU_add_test(suite, "truncated sequence goes on exactly", truncated_sequence_goes_on_exactly);
     CU_add_test(suite, "what cannot be honoured is refused", what_cannot_be_honoured_is_refused);
-    CU_basic_set_mode(CU_BRM_VERBOSE);
+run:
     CU_basic_run_tests();
     failures = CU_get_number_of_failures();
     CU_cleanup_registry();
