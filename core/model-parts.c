@@ -177,7 +177,7 @@ int32_t sharpi_parts_compile(struct sharpi_model *model, const struct sharpi_pla
     model->placement = *placement;
     if ((status = lay_out_cache(model, request, context, err)) ||
         (status = sharpi_ranges_init(&model->ranges, sharpi_graph_view(model->graph), placement,
-                                     model->n_devices, chunk, err)))
+                                     model->n_devices, model->host_ops, chunk, err)))
         return status;
     model->parts = calloc(model->ranges.n + 1u, sizeof *model->parts);
     if (!model->parts)

@@ -23,6 +23,8 @@ struct placing {
     struct sharpi_plan_device devices[SHARPI_PLAN_MAX_DEVICES];
     struct sharpi_plan_measure measures[MAX_MEASURES];
     uint32_t most; /* positions that there might be */
+    uint32_t n_host_ops;
+    struct sharpi_error why; /* the first of them is the host's */
 };
 
 static int32_t find_taps(struct sharpi_model *model, const char *const *names, struct sharpi_error *err)
@@ -182,6 +184,49 @@ static int32_t take_saved_placement(struct placing *p, struct sharpi_error *err)
     return SHARPI_OK;
 }
 
+/* ---- Ops that the devices lack */
+
+/* SHARPI_ENOTSUP with the reason of the first device that cannot do the op. An attention op stays where its cache is. */
+static int32_t check_devices(const struct sharpi_model *model, const struct sharpi_op *op,
+                             struct sharpi_error *err)
+{
+    int32_t status = SHARPI_OK;
+    for (uint32_t d = 0; d < model->n_devices && !status; d++) {
+        const struct sharpi_offer *offer = model->devices[d].offer;
+        if (op->kind != SHARPI_OP_ATTENTION && op->kind != SHARPI_OP_TAP)
+            status = offer->backend->supports(offer->ctx, sharpi_graph_view(model->graph), op, NULL, err);
+    }
+    return status;
+}
+
+/* Marks ops that are left to the host, and keeps the first reason in `why`. */
+static int32_t find_host_ops(struct placing *p, struct sharpi_error *err)
+{
+    struct sharpi_model *model = p->model;
+    const struct sharpi_graph_view *view = sharpi_graph_view(model->graph);
+    p->why = (struct sharpi_error)SHARPI_ERROR_INIT;
+    model->host_ops = calloc(view->n_ops, 1);
+    if (!model->host_ops)
+        return sharpi_fail(err, SHARPI_ENOMEM, "no memory to place %u ops", view->n_ops);
+    for (uint32_t i = 0; i < view->n_ops; i++) {
+        if (check_devices(model, view->ops[i], p->n_host_ops ? NULL : &p->why) == SHARPI_OK)
+            continue;
+        model->host_ops[i] = 1;
+        p->n_host_ops++;
+    }
+    if (!p->n_host_ops) {
+        free(model->host_ops);
+        model->host_ops = NULL;
+    } else if (sharpi_settings_bool(model->engine->settings, "model", "strict", 0)) {
+        return sharpi_fail(
+            err, SHARPI_ENOTSUP,
+            "%u ops would run on the CPU, as the device cannot do them, and model.strict is on: %s",
+            p->n_host_ops, p->why.text);
+    }
+    p->planning.request.host_ops = model->host_ops;
+    return SHARPI_OK;
+}
+
 /* ---- Plan and programs */
 
 static int32_t describe_devices(struct placing *p, struct sharpi_error *err)
@@ -288,8 +333,11 @@ int32_t sharpi_model_place(struct sharpi_model *model, const struct sharpi_model
         goto out;
     model->max_sessions = p->planning.request.max_seqs;
     model->headroom = p->planning.request.headroom;
-    if (!(status = find_taps(model, options->taps, err)))
+    if (!(status = find_host_ops(p, err)) && !(status = find_taps(model, options->taps, err)))
         status = plan_and_compile(p, err);
+    if (!status && p->n_host_ops && model->ranges.n > 1)
+        sharpi_plan_say(&model->plan->notes, "%u ops run on the CPU, as the device cannot do them: %s",
+                        p->n_host_ops, p->why.text);
     if (!status && insist)
         log_plan(p);
 out:

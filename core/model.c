@@ -178,6 +178,7 @@ void sharpi_model_free(struct sharpi_model *model)
     free(model->top_ids);
     free(model->top_logits);
     free(model->top_sums);
+    free(model->host_ops);
     free(model->kv_layers);
     free(model->classes);
     free(model->taps);

@@ -54,6 +54,7 @@ struct sharpi_model {
     uint32_t n_devices;                  /* without the host, which is devices[n_devices] */
     struct sharpi_model_device *devices; /* NULL until placed */
     struct sharpi_placement placement;
+    uint8_t *host_ops; /* [n_ops] 1: the devices cannot do it, so the host does; NULL: they can do all */
     struct sharpi_ranges ranges;
     struct sharpi_model_part *parts;     /* [ranges.n], run in this order */
     struct sharpi_program_memory memory; /* of all */

@@ -40,7 +40,8 @@ static int32_t is_used(const struct sharpi_plan_request *request, const struct s
 {
     if (d < request->n_devices)
         return sharpi_plan_first(placement, d) < placement->ends[d];
-    return sharpi_plan_first(placement, d) < sharpi_plan_segments(request) || placement->n_expert_layers;
+    return sharpi_plan_first(placement, d) < sharpi_plan_segments(request) || placement->n_expert_layers ||
+           (request->host_ops && request->n_devices);
 }
 
 int32_t sharpi_plan_measured(const struct sharpi_plan_request *request,
@@ -82,7 +83,8 @@ static int32_t price_carried(const struct sharpi_plan_request *request,
     int32_t status;
     if (!request->graph || !request->n_devices)
         return SHARPI_OK;
-    status = sharpi_ranges_init(&ranges, request->graph, placement, request->n_devices, request->chunk, err);
+    status = sharpi_ranges_init(&ranges, request->graph, placement, request->n_devices, request->host_ops,
+                                request->chunk, err);
     part->carried_bytes = ranges.n_bytes;
     sharpi_ranges_finish(&ranges);
     return status;

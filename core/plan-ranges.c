@@ -26,11 +26,13 @@ struct value_use {
 
 /* A tap names a value and computes nothing: it never begins a range. */
 static void cut(struct sharpi_ranges *ranges, const struct sharpi_graph_view *graph,
-                const struct sharpi_placement *placement, uint32_t n_devices)
+                const struct sharpi_placement *placement, uint32_t n_devices, const uint8_t *host_ops)
 {
     for (uint32_t i = 0; i < graph->n_ops; i++) {
         const struct sharpi_op *op = graph->ops[i];
-        uint32_t device = sharpi_placement_device(placement, n_devices, op->layer, op->kind);
+        uint32_t device = host_ops && host_ops[i]
+                              ? n_devices
+                              : sharpi_placement_device(placement, n_devices, op->layer, op->kind);
         struct sharpi_range *last = ranges->n ? &ranges->items[ranges->n - 1] : NULL;
         if (!last || (last->device != device && op->kind != SHARPI_OP_TAP)) {
             last = &ranges->items[ranges->n++];
@@ -134,8 +136,8 @@ static void lay_out(struct sharpi_ranges *ranges, const struct sharpi_graph_view
 }
 
 int32_t sharpi_ranges_init(struct sharpi_ranges *ranges, const struct sharpi_graph_view *graph,
-                           const struct sharpi_placement *placement, uint32_t n_devices, uint32_t chunk,
-                           struct sharpi_error *err)
+                           const struct sharpi_placement *placement, uint32_t n_devices,
+                           const uint8_t *host_ops, uint32_t chunk, struct sharpi_error *err)
 {
     const size_t n_inputs = (size_t)graph->n_ops * SHARPI_OP_MAX_INPUTS;
     struct value_use *uses = malloc(((size_t)graph->n_values + 1) * sizeof *uses);
@@ -152,7 +154,7 @@ int32_t sharpi_ranges_init(struct sharpi_ranges *ranges, const struct sharpi_gra
     }
     for (uint32_t i = 0; i < graph->n_values; i++)
         uses[i] = (struct value_use){-1, -1, -1};
-    cut(ranges, graph, placement, n_devices);
+    cut(ranges, graph, placement, n_devices, host_ops);
     list_outputs(ranges, graph, uses, list_inputs(ranges, graph, uses, ranges->values));
     lay_out(ranges, graph, uses, live, chunk);
     free(uses);

@@ -25,10 +25,11 @@ struct sharpi_ranges {
     uint64_t n_bytes;  /* for batches of `chunk` tokens */
 };
 
-/* Free with sharpi_ranges_finish, which a zeroed one survives. Fails for lack of memory only. */
+/* `host_ops` [n_ops] marks ops that are the host's wherever their layer is; or NULL. Free with sharpi_ranges_finish, which a
+ * zeroed one survives. Fails for lack of memory only. */
 int32_t sharpi_ranges_init(struct sharpi_ranges *ranges, const struct sharpi_graph_view *graph,
-                           const struct sharpi_placement *placement, uint32_t n_devices, uint32_t chunk,
-                           struct sharpi_error *err);
+                           const struct sharpi_placement *placement, uint32_t n_devices,
+                           const uint8_t *host_ops, uint32_t chunk, struct sharpi_error *err);
 void sharpi_ranges_finish(struct sharpi_ranges *ranges);
 
 /* Where an op of the layer runs. */

@@ -107,7 +107,8 @@ struct sharpi_plan_request {
     const struct sharpi_model_desc *desc;
     const struct sharpi_plan_weights *weights;
     const struct sharpi_graph_view *graph; /* for the values that cross; NULL: they are not counted */
-    const struct sharpi_offer *arch;       /* reserve rule; NULL: the dense one */
+    const uint8_t *host_ops;         /* [n_ops of graph] 1: the devices cannot do the op; NULL: all of them */
+    const struct sharpi_offer *arch; /* reserve rule; NULL: the dense one */
     struct sharpi_kv_formats formats;
     uint32_t n_devices; /* without the host; 0: everything on the host */
     const struct sharpi_plan_device *devices;

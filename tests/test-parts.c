@@ -129,6 +129,27 @@ static void check_equal(const struct fixture *f, const char *what, uint32_t numb
                 a ? (double)max_difference(a, b, n) : -1.0);
 }
 
+/* What a device has given out: KV blocks in whole pages, weights and scratch as the programs said. */
+static void check_used(const struct sharpi_model *model, uint32_t d)
+{
+    const struct sharpi_model_device *device = &model->devices[d];
+    const struct sharpi_plan_part *p = &model->plan->parts[d];
+    uint64_t kv = 0, rounded = 0;
+    for (uint32_t i = 0; i < model->desc.n_layers; i++) {
+        uint64_t n = sharpi_kv_layer_bytes(&model->kv_layers[i]);
+        if (sharpi_model_layer_device(model, i) != device)
+            continue;
+        kv += 2 * sharpi_kv_block_bytes(&model->kv_layers[i], device->granularity);
+        rounded += n ? 2 * memory_rounded(n) : 0;
+    }
+    CU_ASSERT_EQUAL(p->kv_bytes, kv);
+    CU_ASSERT_EQUAL(device->kv_bytes, kv);
+    CU_ASSERT_EQUAL(p->weight_bytes, device->memory.weight_bytes);
+    CU_ASSERT_EQUAL(p->scratch_bytes, device->memory.scratch_bytes);
+    CU_ASSERT_EQUAL(device->device ? device->device->used_bytes : 0,
+                    rounded + p->weight_bytes + p->scratch_bytes);
+}
+
 /* ---- Layers */
 
 /* -g N for every N: refused where a cache would be shared across the cut, the same logits elsewhere. */
@@ -205,6 +226,41 @@ static void check_experts(const struct fixture *f, const struct fixture_data *da
 static void experts_may_lie_on_the_other_device(void)
 {
     each_fixture(check_experts);
+}
+
+/* ---- Ops that the device lacks */
+
+static void check_lacking(const struct fixture *f, const struct fixture_data *data)
+{
+    static const int32_t kinds[] = {SHARPI_OP_EMBED, SHARPI_OP_GLU, SHARPI_OP_ROPE, SHARPI_OP_LOGITS,
+                                    SHARPI_OP_MOE_FFN};
+    struct sharpi_model_options options = {.chunk = 48};
+    uint32_t n_layers;
+    float *whole = whole_logits(data, options, FIXTURE_TOKENS, &n_layers);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        struct world w;
+        float *logits;
+        start(&w);
+        set(&w, "backend-twin.refused=%d", kinds[i]);
+        load_or_fail(&w, data->model, options);
+        if (kinds[i] == SHARPI_OP_EMBED || kinds[i] == SHARPI_OP_LOGITS)
+            CU_ASSERT(w.model->host_ops != NULL); /* every model has them */
+        CU_ASSERT_EQUAL(w.model->ranges.n > 1, w.model->host_ops != NULL);
+        CU_ASSERT_EQUAL(strstr(log_text, "refuses ops of kind") != NULL, w.model->host_ops != NULL);
+        check_used(w.model, 0);
+        check_used(w.model, 1);
+        logits = run_tokens(w.model, data->tokens, FIXTURE_TOKENS);
+        check_equal(f, "refused kind", (uint32_t)kinds[i], logits, whole,
+                    (uint64_t)FIXTURE_TOKENS * FIXTURE_VOCAB);
+        free(logits);
+        stop(&w);
+    }
+    free(whole);
+}
+
+static void what_a_device_lacks_runs_on_the_host(void)
+{
+    each_fixture(check_lacking);
 }
 
 /* ---- Three devices, by a saved plan */
@@ -451,8 +507,12 @@ static void generate(struct world *w, const struct sharpi_sampler_params *params
     CU_ASSERT_EQUAL(sharpi_session_feed(session, prompt, 12, &w->err), SHARPI_OK);
     CU_ASSERT_EQUAL(sharpi_session_next(session, sampler, &made[0], &w->err), SHARPI_OK);
     memset(session->logits, 0xff, FIXTURE_VOCAB * sizeof(float));
-    for (uint32_t i = 1; i < 20; i++)
-        CU_ASSERT_EQUAL(sharpi_session_next(session, sampler, &made[i], &w->err), SHARPI_OK);
+    for (uint32_t i = 1; i < 20; i++) {
+        int32_t status = sharpi_session_next(session, sampler, &made[i], &w->err);
+        if (status)
+            fprintf(stderr, "%s\n", w->err.text);
+        CU_ASSERT_EQUAL_FATAL(status, SHARPI_OK);
+    }
     *untouched = 1;
     for (uint32_t i = 0; i < FIXTURE_VOCAB; i++)
         *untouched &= session->logits[i] != session->logits[i];
@@ -492,27 +552,6 @@ static void a_device_may_find_the_highest_logits(void)
 }
 
 /* ---- Memory */
-
-/* What a device has given out: KV blocks in whole pages, weights and scratch as the programs said. */
-static void check_used(const struct sharpi_model *model, uint32_t d)
-{
-    const struct sharpi_model_device *device = &model->devices[d];
-    const struct sharpi_plan_part *p = &model->plan->parts[d];
-    uint64_t kv = 0, rounded = 0;
-    for (uint32_t i = 0; i < model->desc.n_layers; i++) {
-        uint64_t n = sharpi_kv_layer_bytes(&model->kv_layers[i]);
-        if (sharpi_model_layer_device(model, i) != device)
-            continue;
-        kv += 2 * sharpi_kv_block_bytes(&model->kv_layers[i], device->granularity);
-        rounded += n ? 2 * memory_rounded(n) : 0;
-    }
-    CU_ASSERT_EQUAL(p->kv_bytes, kv);
-    CU_ASSERT_EQUAL(device->kv_bytes, kv);
-    CU_ASSERT_EQUAL(p->weight_bytes, device->memory.weight_bytes);
-    CU_ASSERT_EQUAL(p->scratch_bytes, device->memory.scratch_bytes);
-    CU_ASSERT_EQUAL(device->device ? device->device->used_bytes : 0,
-                    rounded + p->weight_bytes + p->scratch_bytes);
-}
 
 /* Plans from the header alone, loads, and compares: part by part, and with what the devices have given out. */
 static void check_memory(const struct fixture_data *data, const char *setting,
@@ -740,6 +779,8 @@ static void what_cannot_be_is_refused(void)
     check_refused(data.model, any, "model.device=twin:2", SHARPI_ENOENT, "has 2, numbered from 0");
     check_refused(data.model, any, "model.device=twin twin:0", SHARPI_EINVAL, "listed twice");
     check_refused(data.model, any, "model.device=twin:x", SHARPI_EINVAL, "as in cuda:1");
+    check_refused(data.model, "backend-twin.refused=7", "model.strict=true", SHARPI_ENOTSUP, "strict is on");
+    check_refused(data.model, "backend-twin.refused=6", any, SHARPI_ENOTSUP, "refuses ops of kind 6");
     check_refused(data.model, any, "model.cpu-moe=1", SHARPI_EINVAL, "no experts");
     check_refused(wide.model, any, "model.gpu-layers=2", SHARPI_EINVAL, "both must be on one side");
     free(data.logits);
@@ -755,6 +796,7 @@ int main(void)
 {
     static CU_TestInfo tests[] = {TEST(layers_may_be_split_anywhere),
                                   TEST(experts_may_lie_on_the_other_device),
+                                  TEST(what_a_device_lacks_runs_on_the_host),
                                   TEST(three_devices_and_a_saved_plan),
                                   TEST(batches_of_eight_equal_one_device),
                                   TEST(rings_turn_in_both_parts),

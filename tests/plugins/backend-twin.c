@@ -1,6 +1,6 @@
 /* The CPU backend a second time, as a device with memory of its own: so that models in several parts can be tested without a GPU,
  * to the bit. [backend-twin] devices = N makes it several, granularity = N says that its blocks are multiples of N; memory_limit is
- * the core's to read. */
+ * the core's to read; refused = KIND makes it refuse ops of that kind. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +12,7 @@ struct twin {
     struct cpu_backend cpu; /* first: the CPU's functions take it for theirs */
     uint32_t n_devices;
     uint64_t granularity;
+    int32_t refused; /* kind of op, 0 = none */
 };
 
 static uint32_t device_count(void *ctx, struct sharpi_error *err)
@@ -38,6 +39,16 @@ static int32_t device_open(void *ctx, uint32_t index, const struct sharpi_device
 {
     (void)index;
     return cpu_device_open(ctx, 0, options, out, err);
+}
+
+static int32_t supports(void *ctx, const struct sharpi_graph_view *graph, const struct sharpi_op *op,
+                        const struct sharpi_kv_layer *kv, struct sharpi_error *err)
+{
+    const struct twin *twin = ctx;
+    if (op->kind == twin->refused)
+        return sharpi_fail(err, SHARPI_ENOTSUP, "layer %d: the twin refuses ops of kind %d", op->layer,
+                           op->kind);
+    return cpu_supports(ctx, graph, op, kv, err);
 }
 
 /* ---- Candidates: found the slow way, in a row that the caller does not see */
@@ -77,6 +88,7 @@ static int32_t run(struct sharpi_program *program, const struct sharpi_batch *ba
     own.logits = host->alloc(host, (uint64_t)batch->n_logits * program->flow.n_vocab * sizeof(float), 0);
     if (!own.logits)
         return sharpi_fail(err, SHARPI_ENOMEM, "no memory for %u rows", batch->n_logits);
+    own.n_best = 0;
     status = cpu_run(program, batch, &own, err);
     for (uint32_t i = 0; i < batch->n_logits && !status; i++)
         find_best(own.logits + (size_t)i * program->flow.n_vocab, (uint32_t)program->flow.n_vocab, k,
@@ -98,7 +110,7 @@ static const struct sharpi_backend backend = {
     .copy = cpu_copy,
     .write = cpu_write,
     .read = cpu_read,
-    .supports = cpu_supports,
+    .supports = supports,
     .compile = cpu_compile,
     .program_memory = cpu_program_memory,
     .load = cpu_load,
@@ -112,6 +124,7 @@ static int32_t init(const struct sharpi_host *host, const struct sharpi_config *
                     struct sharpi_error *err)
 {
     const char *devices = host->config_get(config, "devices");
+    const char *refused = host->config_get(config, "refused");
     const char *granularity = host->config_get(config, "granularity");
     struct twin *twin = host->alloc(host, sizeof *twin, 0);
     int32_t status;
@@ -120,6 +133,7 @@ static int32_t init(const struct sharpi_host *host, const struct sharpi_config *
     twin->cpu.host = host;
     twin->cpu.isa_wanted = -1;
     twin->n_devices = devices ? (uint32_t)atoi(devices) : 1;
+    twin->refused = refused ? atoi(refused) : 0;
     twin->granularity = granularity ? (uint64_t)atoi(granularity) : 0;
     status = host->register_backend(host, &backend, twin, err);
     if (status)
@@ -135,7 +149,7 @@ static void fini(void *ctx)
     twin->cpu.host->free(twin->cpu.host, twin);
 }
 
-static const char *const config_keys[] = {"devices", "granularity", "memory_limit", NULL};
+static const char *const config_keys[] = {"devices", "granularity", "refused", "memory_limit", NULL};
 
 static const struct sharpi_plugin plugin = {
     SHARPI_PLUGIN_HEAD,
