@@ -7,7 +7,7 @@
 #include <string.h>
 
 struct kv_cuda_f32 {
-    static constexpr bool exact = true, uses_f16 = false;
+    static constexpr bool exact = true, uses_f16 = false, tiles_are_operands = false;
     static constexpr uint32_t dim_unit = 4;
 
     __host__ __device__ static constexpr uint32_t tile_bytes(uint32_t d)

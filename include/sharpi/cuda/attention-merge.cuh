@@ -55,6 +55,7 @@ __device__ inline void merge_item(const sharpi_kv_cuda_args &a, const work_shape
     }
     page_range(a, w, s, group, page, end_page);
     const uint32_t first = begin / chunk, n = (begin + end_page - page - 1) / chunk - first + 1;
+    launch_wait(); /* all above is of descriptors only */
     if (n == 1)
         return; /* that block wrote `out` */
 
@@ -120,7 +121,6 @@ static __global__ __launch_bounds__(merge_threads) void merge_kernel(const sharp
     __shared__ merge_state state;
     const uint32_t parts = ceil_div(a.head_dim, merge_columns), per_seq = max_rows * a.n_kv_heads * parts;
     launch_next();
-    launch_wait();
     const uint32_t n_seqs = a.step->n_seqs;
     for (uint64_t item = blockIdx.x; item < (uint64_t)n_seqs * per_seq; item += gridDim.x) {
         const uint32_t seq = (uint32_t)(item / per_seq), in_seq = (uint32_t)(item % per_seq);
@@ -129,6 +129,7 @@ static __global__ __launch_bounds__(merge_threads) void merge_kernel(const sharp
         if (row < s.n_tokens * w.ratio && is_ours(w, s.n_tokens * w.ratio))
             merge_item(a, w, seq, s, row, kv_head, in_seq % parts * merge_columns, state);
     }
+    launch_wait();
 }
 
 } // namespace sharpi

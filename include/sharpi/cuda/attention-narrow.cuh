@@ -31,9 +31,11 @@ template <class F, int D> struct narrow_shape {
     }
 };
 
-template <class F, int D> struct narrow_block : page_walk<F, narrow_block<F, D>> {
+template <class F, int D, int fixed_d>
+struct narrow_block
+    : page_walk<F, narrow_block<F, D, fixed_d>, fixed_d, 2 * D / 32 / narrow_shape<F, D>::n_warps> {
     using shape = narrow_shape<F, D>;
-    using walk = page_walk<F, narrow_block<F, D>>;
+    using walk = page_walk<F, narrow_block<F, D, fixed_d>, fixed_d, 2 * D / 32 / narrow_shape<F, D>::n_warps>;
     using walk::a, walk::w, walk::x;
     static constexpr uint32_t M = shape::m;
 
@@ -47,7 +49,7 @@ template <class F, int D> struct narrow_block : page_walk<F, narrow_block<F, D>>
 
     __device__ narrow_block(const sharpi_kv_cuda_args &args, const work_shape &work, uint32_t stages,
                             char *memory)
-        : walk(args, work, stages, memory), q_part(2 * M * ((args.head_dim + 63) / 64 * 64))
+        : walk(args, work, stages, memory), q_part(shape::q_part(walk::head_dim()))
     {
         q = walk::after_stages();
         p = q + shape::parts * q_part;
@@ -79,7 +81,7 @@ template <class F, int D> struct narrow_block : page_walk<F, narrow_block<F, D>>
 
     __device__ void multiply_k(const char *k)
     {
-        const uint32_t d = a.head_dim, lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16;
+        const uint32_t d = walk::head_dim(), lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16;
         const uint32_t q_at = shared_address(q);
         float sums_of_step[2][4] = {};
 #pragma unroll
@@ -168,7 +170,7 @@ template <class F, int D> struct narrow_block : page_walk<F, narrow_block<F, D>>
 
     __device__ void accumulate(const char *v, uint32_t)
     {
-        const uint32_t d = a.head_dim, lane = threadIdx.x % 32, warp = threadIdx.x / 32,
+        const uint32_t d = walk::head_dim(), lane = threadIdx.x % 32, warp = threadIdx.x / 32,
                        p_at = shared_address(p);
 #pragma unroll
         for (uint32_t half = 0; half < 2; half++) {
@@ -200,7 +202,7 @@ template <class F, int D> struct narrow_block : page_walk<F, narrow_block<F, D>>
 
     __device__ void end(uint32_t n_rows, bool is_partial, uint32_t slot)
     {
-        const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, d = a.head_dim;
+        const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, d = walk::head_dim();
 #pragma unroll
         for (uint32_t i = 4; i < 32; i *= 2) {
             sum[0] += __shfl_xor_sync(~0u, sum[0], i);
@@ -237,7 +239,7 @@ template <class F, int D> struct narrow_block : page_walk<F, narrow_block<F, D>>
     }
 };
 
-template <class F, int D>
+template <class F, int D, int fixed_d>
 __global__
 __launch_bounds__(narrow_shape<F, D>::n_threads,
                   narrow_shape<F, D>::blocks_per_sm) void narrow_kernel(const sharpi_kv_cuda_args a,
@@ -245,7 +247,7 @@ __launch_bounds__(narrow_shape<F, D>::n_threads,
 {
     extern __shared__ __align__(1024) char memory[];
     launch_next();
-    narrow_block<F, D> block(a, w, n_stages, memory);
+    narrow_block<F, D, fixed_d> block(a, w, n_stages, memory);
     block.run();
 }
 

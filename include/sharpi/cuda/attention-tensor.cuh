@@ -17,10 +17,16 @@ namespace sharpi
 {
 
 template <class F, int D, int MT> struct tensor_shape {
-    static constexpr uint32_t n_warps = D <= 128 ? 4 : 8, n_threads = 32 * n_warps, m = 16 * MT;
-    static constexpr uint32_t n_tiles = tile_rows / 8 / n_warps; /* n8 tiles of positions per warp */
+    /* The widest tiles allow one block per multiprocessor only: twice the warps, and two share the positions of eight, each
+     * with half of the elements (k_parts). */
+    static constexpr uint32_t k_parts = D > 256 && MT == 1 && F::tile_bytes(512) > 50000 ? 2 : 1;
+    static constexpr uint32_t k_warps = D <= 128 ? 4 : 8, n_warps = k_warps * k_parts,
+                              n_threads = 32 * n_warps;
+    static constexpr uint32_t m = 16 * MT;
+    static constexpr uint32_t n_tiles = tile_rows / 8 / k_warps; /* n8 tiles of positions per warp */
     static constexpr uint32_t col_blocks = D / 32 / n_warps;     /* 32 columns each, per warp */
-    static constexpr bool is_split = MT == 1 && !F::uses_f16;    /* operands in two parts */
+    static constexpr uint32_t exchange_bytes = k_parts > 1 ? k_warps * 32 * n_tiles * 16 * MT : 0;
+    static constexpr bool is_split = MT == 1 && !F::uses_f16; /* operands in two parts */
     static constexpr uint32_t parts = is_split ? 2 : 1;
     static constexpr uint32_t blocks_per_sm = MT > 1 ? 1 : D <= 256 || F::tile_bytes(512) < 50000 ? 2 : 1;
 
@@ -32,7 +38,7 @@ template <class F, int D, int MT> struct tensor_shape {
     /* Shared memory besides the stages. */
     __host__ __device__ static constexpr uint32_t fixed_bytes(uint32_t d)
     {
-        return barrier_bytes + parts * (q_part(d) + p_part) + 2 * n_warps * m * 4 + m * 4;
+        return barrier_bytes + parts * (q_part(d) + p_part) + 2 * n_warps * m * 4 + m * 4 + exchange_bytes;
     }
 };
 
@@ -44,14 +50,18 @@ __device__ inline void load_operand(uint32_t (&x)[4], uint32_t base, uint32_t ti
     load_matrices(x, base + 16 * operand_piece<M>(16 * tile + lane % 16, 2 * step + lane / 16));
 }
 
-template <class F, int D, int MT> struct tensor_block : page_walk<F, tensor_block<F, D, MT>> {
+template <class F, int D, int MT, int fixed_d>
+struct tensor_block
+    : page_walk<F, tensor_block<F, D, MT, fixed_d>, fixed_d, 2 * D / 32 / tensor_shape<F, D, MT>::n_warps> {
     using shape = tensor_shape<F, D, MT>;
-    using walk = page_walk<F, tensor_block<F, D, MT>>;
+    using walk =
+        page_walk<F, tensor_block<F, D, MT, fixed_d>, fixed_d, 2 * D / 32 / tensor_shape<F, D, MT>::n_warps>;
     using walk::a, walk::w, walk::x;
     static constexpr uint32_t M = shape::m;
 
     char *q, *p;
     float *maxima, *sums, *row_scale;
+    float4 *exchange;
     uint32_t q_part;
     float s[MT][shape::n_tiles][4], o[MT][shape::col_blocks][4][4];
     float max[MT][2], sum[MT][2];
@@ -59,13 +69,14 @@ template <class F, int D, int MT> struct tensor_block : page_walk<F, tensor_bloc
 
     __device__ tensor_block(const sharpi_kv_cuda_args &args, const work_shape &work, uint32_t stages,
                             char *memory)
-        : walk(args, work, stages, memory), q_part(2 * M * ((args.head_dim + 63) / 64 * 64))
+        : walk(args, work, stages, memory), q_part(shape::q_part(walk::head_dim()))
     {
         q = walk::after_stages();
         p = q + shape::parts * q_part;
         maxima = (float *)(p + shape::parts * shape::p_part);
         sums = maxima + shape::n_warps * M;
-        row_scale = sums + shape::n_warps * M;
+        exchange = (float4 *)(sums + shape::n_warps * M);
+        row_scale = (float *)((char *)exchange + shape::exchange_bytes);
     }
 
     __device__ bool is_empty(uint32_t m, uint32_t n_rows) const
@@ -92,13 +103,16 @@ template <class F, int D, int MT> struct tensor_block : page_walk<F, tensor_bloc
 
     __device__ void multiply_k(const char *k, uint32_t n_rows)
     {
-        const uint32_t d = a.head_dim, warp = threadIdx.x / 32, q_at = shared_address(q);
+        const uint32_t d = walk::head_dim(), warp = threadIdx.x / 32 % shape::k_warps,
+                       q_at = shared_address(q);
+        const uint32_t first = shape::k_parts > 1 ? threadIdx.x / 32 / shape::k_warps * (D / 64) : 0;
         for (uint32_t m = 0; m < MT; m++)
             for (uint32_t n = 0; n < shape::n_tiles; n++)
                 for (uint32_t i = 0; i < 4; i++)
                     s[m][n][i] = 0.0f;
 #pragma unroll 4
-        for (uint32_t block = 0; block < D / 32; block++) {
+        for (uint32_t i_block = 0; i_block < D / 32 / shape::k_parts; i_block++) {
+            const uint32_t block = first + i_block;
             if (block * 32 >= d)
                 break;
             uint32_t b[shape::n_tiles][2][2];
@@ -121,11 +135,31 @@ template <class F, int D, int MT> struct tensor_block : page_walk<F, tensor_bloc
         }
     }
 
+    /* The sums over both halves of the elements, in the first k_warps warps. */
+    __device__ void add_parts()
+    {
+        const uint32_t warp = threadIdx.x / 32;
+        float4 *at = exchange + warp % shape::k_warps * 32 + threadIdx.x % 32;
+        static_assert(shape::k_parts == 1 || (MT == 1 && shape::n_tiles == 1), "one tile of scores per warp");
+        if (warp >= shape::k_warps)
+            *at = make_float4(s[0][0][0], s[0][0][1], s[0][0][2], s[0][0][3]);
+        __syncthreads();
+        if (warp < shape::k_warps) {
+            const float4 other = *at;
+            s[0][0][0] += other.x, s[0][0][1] += other.y, s[0][0][2] += other.z, s[0][0][3] += other.w;
+        }
+    }
+
     /* Scores are in units of log 2. */
     __device__ void scores(const char *k, uint32_t n_rows, bool edge)
     {
         const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
         multiply_k(k, n_rows);
+        if (shape::k_parts > 1) {
+            add_parts();
+            if (warp >= shape::k_warps)
+                return;
+        }
 #pragma unroll
         for (uint32_t m = 0; m < MT; m++) {
             if (is_empty(m, n_rows))
@@ -169,7 +203,7 @@ template <class F, int D, int MT> struct tensor_block : page_walk<F, tensor_bloc
                 const uint32_t row = 16 * m + lane / 4 + 8 * h;
                 float now = max[m][h];
 #pragma unroll
-                for (uint32_t i = 0; i < shape::n_warps; i++)
+                for (uint32_t i = 0; i < shape::k_warps; i++)
                     now = fmaxf(now, maxima[i * M + row]);
                 const float reference = now == -INFINITY ? 0.0f : now;
                 const float shrink = exp2_fast(max[m][h] - reference);
@@ -177,6 +211,8 @@ template <class F, int D, int MT> struct tensor_block : page_walk<F, tensor_bloc
                 sum[m][h] *= shrink;
 #pragma unroll
                 for (uint32_t n = 0; n < shape::n_tiles; n++) {
+                    if (shape::k_parts > 1 && warp >= shape::k_warps)
+                        break;
                     const float first = exp2_fast(s[m][n][2 * h] - reference);
                     const float second = exp2_fast(s[m][n][2 * h + 1] - reference);
                     const uint32_t packed = pack<F>(first, second);
@@ -199,7 +235,7 @@ template <class F, int D, int MT> struct tensor_block : page_walk<F, tensor_bloc
 
     __device__ void accumulate(const char *v, uint32_t n_rows)
     {
-        const uint32_t d = a.head_dim, warp = threadIdx.x / 32, p_at = shared_address(p);
+        const uint32_t d = walk::head_dim(), warp = threadIdx.x / 32, p_at = shared_address(p);
 #pragma unroll
         for (uint32_t step = 0; step < tile_rows / 16; step++)
 #pragma unroll
@@ -227,7 +263,7 @@ template <class F, int D, int MT> struct tensor_block : page_walk<F, tensor_bloc
 
     __device__ void end(uint32_t n_rows, bool is_partial, uint32_t slot)
     {
-        const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, d = a.head_dim;
+        const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, d = walk::head_dim();
         for (uint32_t m = 0; m < MT; m++)
             for (uint32_t h = 0; h < 2; h++) {
                 sum[m][h] += __shfl_xor_sync(~0u, sum[m][h], 1);
@@ -270,7 +306,7 @@ template <class F, int D, int MT> struct tensor_block : page_walk<F, tensor_bloc
     }
 };
 
-template <class F, int D, int MT>
+template <class F, int D, int MT, int fixed_d>
 __global__
 __launch_bounds__(tensor_shape<F, D, MT>::n_threads,
                   tensor_shape<F, D, MT>::blocks_per_sm) void tensor_kernel(const sharpi_kv_cuda_args a,
@@ -279,7 +315,7 @@ __launch_bounds__(tensor_shape<F, D, MT>::n_threads,
 {
     extern __shared__ __align__(1024) char memory[];
     launch_next();
-    tensor_block<F, D, MT> block(a, w, n_stages, memory);
+    tensor_block<F, D, MT, fixed_d> block(a, w, n_stages, memory);
     block.run();
 }
 

@@ -59,7 +59,8 @@ __device__ inline float power_for_f16(float greatest)
 
 constexpr uint32_t max_stages = 4, barrier_bytes = 2 * max_stages * 8;
 
-template <class F, class Block> struct page_walk {
+/* fixed_d: the head_dim if it is known to the compiler, else 0. max_fresh: blocks of 32 elements of a K and V row, per warp. */
+template <class F, class Block, int fixed_d, int max_fresh> struct page_walk {
     const sharpi_kv_cuda_args &a;
     const work_shape &w;
     char *k_stages, *v_stages;
@@ -71,7 +72,7 @@ template <class F, class Block> struct page_walk {
     __device__ page_walk(const sharpi_kv_cuda_args &args, const work_shape &work, uint32_t stages,
                          char *memory)
         : a(args), w(work), barriers((uint64_t *)memory), n_stages(stages),
-          tile_bytes(F::tile_bytes(args.head_dim))
+          tile_bytes(F::tile_bytes(fixed_d ? fixed_d : args.head_dim))
     {
         k_stages = memory + barrier_bytes;
         v_stages = k_stages + n_stages * tile_bytes;
@@ -79,6 +80,10 @@ template <class F, class Block> struct page_walk {
     __device__ char *after_stages() const
     {
         return v_stages + n_stages * tile_bytes;
+    }
+    __device__ uint32_t head_dim() const
+    {
+        return fixed_d ? fixed_d : a.head_dim;
     }
     __device__ Block &block()
     {
@@ -104,7 +109,7 @@ template <class F, class Block> struct page_walk {
     {
         constexpr uint32_t per_row = D / 32, rows = M / n_warps,
                            at_once = per_row * rows <= 32 ? rows : 32 / per_row;
-        const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, d = a.head_dim;
+        const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, d = head_dim();
         for (uint32_t first = 0; first < rows; first += at_once) {
             float value[at_once][per_row];
 #pragma unroll
@@ -155,24 +160,40 @@ template <class F, class Block> struct page_walk {
         return x.page * tile_rows < greatest_low || (x.page + 1) * tile_rows > least_end;
     }
 
+    /* A decode step's own K and V row is shared out to the warps in blocks of 32 elements; this warp's are loaded early. */
+    float fresh[max_fresh];
+
+    __device__ void load_fresh()
+    {
+        const uint32_t d = head_dim(), n_blocks = ceil_div(d, 32), lane = threadIdx.x % 32,
+                       n_warps = blockDim.x / 32;
+        const float *k_row = a.k + x.s.first_token * a.k_stride + (uint64_t)x.kv_head * d;
+        const float *v_row = a.v + x.s.first_token * a.v_stride + (uint64_t)x.kv_head * d;
+#pragma unroll
+        for (uint32_t j = 0; j < max_fresh; j++) {
+            const uint32_t i = threadIdx.x / 32 + j * n_warps,
+                           col = (i < n_blocks ? i : i - n_blocks) * 32 + lane;
+            fresh[j] = i < 2 * n_blocks && col < d ? (i < n_blocks ? k_row : v_row)[col] : 0.0f;
+        }
+    }
+
     /* A segment's last page: a decode step's own row goes into the tiles in shared memory and into the cache; V rows past
-     * the sequence's end are zeroed, since a weight of 0 does not silence a NaN. The row's blocks are shared out to the
-     * warps. */
+     * the sequence's end are zeroed, since a weight of 0 does not silence a NaN. */
     __device__ void patch(char *k, char *v)
     {
-        const uint32_t d = a.head_dim, n_blocks = ceil_div(d, 32), lane = threadIdx.x % 32;
-        const uint32_t n_warps = blockDim.x / 32, row = x.s.length % tile_rows;
+        const uint32_t d = head_dim(), n_blocks = ceil_div(d, 32), n_warps = blockDim.x / 32;
+        const uint32_t row = x.s.length % tile_rows;
         if (w.appends) {
             char *k_home = tile_of(a, a.k_cache, x, x.page, tile_bytes),
                  *v_home = tile_of(a, a.v_cache, x, x.page, tile_bytes);
-            const float *k_row = a.k + x.s.first_token * a.k_stride + (uint64_t)x.kv_head * d;
-            const float *v_row = a.v + x.s.first_token * a.v_stride + (uint64_t)x.kv_head * d;
-            for (uint32_t i = threadIdx.x / 32; i < 2 * n_blocks; i += n_warps) {
-                const bool is_v = i >= n_blocks;
-                const uint32_t col = (is_v ? i - n_blocks : i) * 32;
-                const float value = col + lane < d ? (is_v ? v_row : k_row)[col + lane] : 0.0f;
-                F::store32(is_v ? v : k, d, row, col, value);
-                F::store32(is_v ? v_home : k_home, d, row, col, value);
+#pragma unroll
+            for (uint32_t j = 0; j < max_fresh; j++) {
+                const uint32_t i = threadIdx.x / 32 + j * n_warps,
+                               col = (i < n_blocks ? i : i - n_blocks) * 32;
+                if (i >= 2 * n_blocks)
+                    break;
+                F::store32(i < n_blocks ? k : v, d, row, col, fresh[j]);
+                F::store32(i < n_blocks ? k_home : v_home, d, row, col, fresh[j]);
             }
         }
         const uint32_t n = x.s.length + x.s.n_tokens - x.page * tile_rows;
@@ -211,6 +232,8 @@ template <class F, class Block> struct page_walk {
             char *k = k_stages + stage * tile_bytes, *v = v_stages + stage * tile_bytes;
             const bool ends = x.page + 1 == x.end_page;
             if (begins) {
+                if (w.appends)
+                    load_fresh();
                 n_rows = rows_in_group(w, x);
                 bound(n_rows);
                 block().begin(n_rows);

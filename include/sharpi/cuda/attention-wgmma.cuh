@@ -1,15 +1,16 @@
-/* Prefill on Hopper: flash attention by wgmma, for head_dims of 64, 128, 256 and 512.
+/* Prefill on Hopper: flash attention by wgmma, for head_dims of 64, 128 and 256, and the base of 512's.
  *
- * A block has two warpgroups that compute and one that copies. Up to head_dim 256 each computing warpgroup has 64 rows; at
- * 512 both have the same 64 rows and each half of the output's columns. K and V tiles of n positions pass through rings of
- * stages: as they are when the format's tiles are operands, else converted on the way by the copying warpgroup. The
- * product with K of the next tile runs while the softmax of this one is computed and its product with V.
+ * A block has two warpgroups that compute, with 64 rows each, and one that copies. K and V tiles of n positions pass through
+ * rings of stages: as they are when the format's tiles are operands, else converted on the way by the copying warpgroup
+ * (only what did not fit attention-convert.cuh's scratch). The product with K of the next tile runs while the softmax of
+ * this one is computed and its product with V.
  *
  * Arithmetic: operands f16 or bf16 (queries and weights rounded to them), f32 sums and softmax.
  */
 #ifndef SHARPI_CUDA_ATTENTION_WGMMA_CUH
 #define SHARPI_CUDA_ATTENTION_WGMMA_CUH
 
+#include <sharpi/cuda/attention-convert.cuh>
 #include <sharpi/cuda/attention-tensor.cuh>
 #include <sharpi/cuda/wgmma.cuh>
 
@@ -25,7 +26,11 @@ template <int D> struct wgmma_shape {
     static constexpr uint32_t n_threads = 384;
     static constexpr uint32_t tile_bytes = n * D * 2, q_bytes = m * D * 2;
     static constexpr uint32_t n_stages = D <= 256 ? 2 : 1;
-    static constexpr uint32_t n_bytes = q_bytes + 2 * n_stages * tile_bytes + m * 4 + 4 * n_stages * 8 + 1024;
+    /* what the pair of attention-wgmma-pair.cuh exchanges: weights, and maxima or sums */
+    static constexpr uint32_t p_bytes = splits_columns ? m * n * 2 : 0,
+                              exchange_bytes = splits_columns ? 2 * m * 4 : 0;
+    static constexpr uint32_t n_bytes =
+        q_bytes + 2 * n_stages * tile_bytes + p_bytes + exchange_bytes + m * 4 + 4 * n_stages * 8 + 1024;
     static constexpr uint32_t scores = n / 2, outputs = columns / 2; /* registers */
 };
 
@@ -54,6 +59,25 @@ __device__ inline void meet(uint32_t id, uint32_t n_threads)
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(n_threads) : "memory");
 }
 
+/* cap tanh(x / cap) = cap - 2 cap / (1 + e^(2 x / cap)), within 3e-7 cap. */
+__device__ inline float softcapped_fast(float x, float cap)
+{
+    return cap - __fdividef(2.0f * cap, 1.0f + exp2_fast(fminf(x * __fdividef(2.0f * log2_e, cap), 80.0f)));
+}
+
+/* Over the four lanes that share a row. */
+__device__ inline float quad_sum(float x)
+{
+    x += __shfl_xor_sync(~0u, x, 1);
+    return x + __shfl_xor_sync(~0u, x, 2);
+}
+
+__device__ inline float quad_max(float x)
+{
+    x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
+    return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
+}
+
 template <class F, int D> struct wgmma_block {
     using shape = wgmma_shape<D>;
     static constexpr uint32_t M = shape::m, N = shape::n, stages = shape::n_stages;
@@ -61,8 +85,8 @@ template <class F, int D> struct wgmma_block {
     const sharpi_kv_cuda_args &a;
     const work_shape &w;
     const block_work &work;
-    char *q, *k, *v;
-    float *row_scale;
+    char *q, *k, *v, *p;
+    float *row_scale, *exchange;
     uint64_t *k_full, *v_full, *k_empty, *v_empty;
 
     __device__ wgmma_block(const sharpi_kv_cuda_args &args, const work_shape &shape_of_work,
@@ -72,7 +96,9 @@ template <class F, int D> struct wgmma_block {
         q = memory + (1024 - shared_address(memory) % 1024) % 1024;
         k = q + shape::q_bytes;
         v = k + stages * shape::tile_bytes;
-        row_scale = (float *)(v + stages * shape::tile_bytes);
+        p = v + stages * shape::tile_bytes;
+        exchange = (float *)(p + shape::p_bytes);
+        row_scale = exchange + shape::exchange_bytes / 4;
         k_full = (uint64_t *)(row_scale + M);
         v_full = k_full + stages;
         k_empty = v_full + stages;
@@ -86,6 +112,14 @@ template <class F, int D> struct wgmma_block {
 
     /* ---- The copying warpgroup */
 
+    __device__ const char *source(void *cache, uint32_t page) const
+    {
+        if (!w.capacity || w.takes_overflow)
+            return tile_of(a, cache, work.at, page, F::tile_bytes(D));
+        const uint32_t tile = work.first_tile + (page - work.first_page) * a.n_kv_heads + work.at.kv_head;
+        return w.tiles + ((uint64_t)(cache == a.v_cache) * w.capacity + tile) * F::tile_bytes(D);
+    }
+
     /* Starts the copies of tile i's pages; past the end the last page again. One thread. */
     __device__ void fetch(char *dst, void *cache, uint32_t i, uint64_t *full)
     {
@@ -96,7 +130,7 @@ template <class F, int D> struct wgmma_block {
 #pragma unroll 1
         for (uint32_t page = 0; page < shape::pages; page++) {
             const uint32_t at = min(work.at.page + i * shape::pages + page, work.at.end_page - 1);
-            const char *src = tile_of(a, cache, work.at, at, F::tile_bytes(D));
+            const char *src = source(cache, at);
             const uint32_t bytes = shape::pages == 1 ? tile_rows * D * 2 : tile_rows * 128;
             for (uint32_t part = 0; part < (shape::pages == 1 ? 1 : D / 64); part++)
                 asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], "
@@ -115,7 +149,7 @@ template <class F, int D> struct wgmma_block {
 #pragma unroll 1
         for (uint32_t page = 0; page < shape::pages; page++) {
             const uint32_t at = min(work.at.page + i * shape::pages + page, work.at.end_page - 1);
-            const char *src = tile_of(a, cache, work.at, at, F::tile_bytes(D));
+            const char *src = source(cache, at);
 #pragma unroll 1
             for (uint32_t first = thread; first < blocks; first += 2 * 128) {
                 typename F::raw32 raw[2];
@@ -237,12 +271,10 @@ template <class F, int D> struct wgmma_block {
         for (uint32_t h = 0; h < 2; h++) {
             float factor = scale[h] * log2_e;
             if (a.softcap != 0.0f) {
-                const float inner = scale[h] * 2.0f * log2_e / a.softcap;
-                factor = log2_e;
 #pragma unroll
                 for (uint32_t i = 2 * h; i < shape::scores; i += i % 2 ? 3 : 1)
-                    s[i] = a.softcap -
-                           __fdividef(2.0f * a.softcap, 1.0f + exp2_fast(fminf(s[i] * inner, 80.0f)));
+                    s[i] = softcapped_fast(s[i] * scale[h], a.softcap);
+                factor = log2_e;
             }
             if (edge) {
 #pragma unroll
@@ -256,8 +288,7 @@ template <class F, int D> struct wgmma_block {
 #pragma unroll
             for (uint32_t i = 2 * h; i < shape::scores; i += i % 2 ? 3 : 1)
                 greatest = fmaxf(greatest, s[i]);
-            greatest = fmaxf(greatest, __shfl_xor_sync(~0u, greatest, 1));
-            greatest = fmaxf(greatest, __shfl_xor_sync(~0u, greatest, 2));
+            greatest = quad_max(greatest);
             /* maxima are of scores before the factor, which is positive: see attention() for scale <= 0 */
             const float now = fmaxf(max[h], greatest * factor);
             const float reference = now == -INFINITY ? 0.0f : now;
@@ -305,8 +336,6 @@ template <class F, int D> struct wgmma_block {
                        first = shape::splits_columns ? threadIdx.x / 128 * shape::columns : 0;
 #pragma unroll
         for (uint32_t h = 0; h < 2; h++) {
-            sum[h] += __shfl_xor_sync(~0u, sum[h], 1);
-            sum[h] += __shfl_xor_sync(~0u, sum[h], 2);
             const row_view view = view_of(a, w, work.at, row + 8 * h);
             if (!view.is_valid)
                 continue;
@@ -379,42 +408,11 @@ template <class F, int D> struct wgmma_block {
         multiply_v(o, p, stage);
         wgmma_wait<0>();
         wgmma_touch(o);
+        for (uint32_t h = 0; h < 2; h++)
+            sum[h] = quad_sum(sum[h]);
         store(o, max, sum, row);
     }
 };
-
-template <class F, int D>
-__global__ __launch_bounds__(wgmma_shape<D>::n_threads, 1) void wgmma_kernel(const sharpi_kv_cuda_args a,
-                                                                             const work_shape w)
-{
-#if SHARPI_HAS_WGMMA
-    extern __shared__ char memory[];
-    launch_next();
-    launch_wait();
-    const block_work work = whole_work(a, w);
-    if (!work.n_units)
-        return;
-    wgmma_block<F, D> block(a, w, work, memory);
-    if (threadIdx.x == 0) {
-        for (uint32_t i = 0; i < wgmma_shape<D>::n_stages; i++) {
-            barrier_init_count(block.k_full + i, F::tiles_are_operands ? 1 : 128);
-            barrier_init_count(block.v_full + i, F::tiles_are_operands ? 1 : 128);
-            barrier_init_count(block.k_empty + i, 2);
-            barrier_init_count(block.v_empty + i, 2);
-        }
-        barrier_init_done();
-    }
-    __syncthreads();
-    if (threadIdx.x >= 256) {
-        registers_less<F::tiles_are_operands ? 24 : 56>();
-        if (!F::tiles_are_operands || threadIdx.x == 256)
-            block.copy();
-    } else {
-        registers_more<F::tiles_are_operands ? 240 : 224>();
-        block.compute();
-    }
-#endif
-}
 
 } // namespace sharpi
 #endif

@@ -32,6 +32,11 @@ struct work_shape {
     uint32_t acc_width; /* floats of an output row in a partial */
     float *acc;         /* [n_blocks, 2, m, acc_width] */
     float2 *sums;       /* [n_blocks, 2, m]: maximum, sum */
+
+    /* Prefill from converted tiles (attention-convert.cuh). */
+    char *tiles;
+    uint32_t capacity;       /* tiles of K, and as many of V */
+    uint32_t takes_overflow; /* 1: this kernel serves the sequences that did not fit */
 };
 
 /* Holds its sequence's descriptor: memory clobbers would make the compiler read it again and again. */
@@ -171,6 +176,8 @@ struct block_work {
     segment at;
     uint32_t n_units;
     uint32_t is_first_partial; /* the first segment began in an earlier block */
+    uint32_t first_tile;       /* prefill: where the sequence's converted tiles begin */
+    uint32_t first_page;       /* and the page of the first */
 };
 
 __device__ inline block_work split_work(const sharpi_kv_cuda_args &a, const work_shape &w)
@@ -187,17 +194,35 @@ __device__ inline block_work split_work(const sharpi_kv_cuda_args &a, const work
     return work;
 }
 
+/* Pages that a sequence sees. */
+__device__ inline void seq_pages(const sharpi_kv_cuda_args &a, const sharpi_batch_seq &s, uint32_t &page,
+                                 uint32_t &end_page)
+{
+    page = (a.window && s.length + 1 > a.window ? s.length + 1 - a.window : 0) / tile_rows;
+    end_page = ceil_div(s.length + s.n_tokens, tile_rows);
+}
+
 /* Blocks of a KV head lie together, last row groups first: they see most. */
 __device__ inline block_work whole_work(const sharpi_kv_cuda_args &a, const work_shape &w)
 {
     const uint32_t n_seqs = a.step->n_seqs;
     block_work work = {};
-    uint32_t index = blockIdx.x;
+    uint32_t index = blockIdx.x, n_converted = 0;
     for (uint32_t i = 0; i < n_seqs; i++) {
         const sharpi_batch_seq s = a.seqs[i];
         const uint32_t n_rows = s.n_tokens * w.ratio, n_groups = ceil_div(n_rows, w.m);
         if (!is_ours(w, n_rows))
             continue;
+        if (w.capacity) {
+            uint32_t end_page;
+            seq_pages(a, s, work.first_page, end_page);
+            const uint32_t n_tiles = (end_page - work.first_page) * a.n_kv_heads;
+            const bool fits = n_converted + n_tiles <= w.capacity;
+            work.first_tile = n_converted;
+            n_converted += fits ? n_tiles : 0;
+            if (fits == (bool)w.takes_overflow)
+                continue;
+        }
         if (index < n_groups * a.n_kv_heads) {
             work.at.seq = i;
             work.at.s = s;

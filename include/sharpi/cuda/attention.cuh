@@ -12,7 +12,7 @@
 #include <sharpi/cuda/attention-exact.cuh>
 #include <sharpi/cuda/attention-narrow.cuh>
 #include <sharpi/cuda/attention-tensor.cuh>
-#include <sharpi/cuda/attention-wgmma.cuh>
+#include <sharpi/cuda/attention-wgmma-pair.cuh>
 
 namespace sharpi
 {
@@ -95,18 +95,55 @@ template <class F, int D> bool has_wgmma(const sharpi_kv_cuda_args &a)
 }
 
 template <class F, int D>
+int launch_wgmma_kernel(const sharpi_kv_cuda_args &a, const work_shape &w, cudaStream_t stream)
+{
+    const int error =
+        cudaFuncSetAttribute((const void *)wgmma_kernel<F, D>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             (int)wgmma_shape<D>::n_bytes);
+    return error ? error
+                 : launch(wgmma_kernel<F, D>, (uint32_t)whole_blocks(a, w.m), wgmma_shape<D>::n_threads,
+                          wgmma_shape<D>::n_bytes, stream, a.overlaps, a, w);
+}
+
+/* Scratch for converted tiles: one sequence of the greatest length, or the step's if that is less. Tiles of K. */
+template <class F> uint64_t converted_tiles(const sharpi_kv_cuda_args &a)
+{
+    const uint64_t seen =
+        a.window && a.window < a.max_length ? (uint64_t)a.window + a.max_tokens : a.max_length;
+    const uint64_t positions = seen < a.max_length ? seen : a.max_length;
+    const bool is_wanted = !F::exact && !F::tiles_are_operands && a.compute_major == 9 &&
+                           max_seq_rows(a) > few_rows &&
+                           (a.head_dim == 64 || a.head_dim == 128 || a.head_dim == 256 || a.head_dim == 512);
+    return is_wanted ? (positions / tile_rows + 2) * a.n_kv_heads : 0;
+}
+
+/* Tiles lie after the partials. */
+template <class F> uint64_t partials_bytes(const sharpi_kv_cuda_args &a)
+{
+    const uint64_t narrow = partial_bytes(a, 16, 4 * a.n_sms); /* the exact kernel has most blocks */
+    const uint64_t wide = partial_bytes(a, 64, a.n_sms);
+    return ((narrow > wide ? narrow : wide) + 1023) / 1024 * 1024;
+}
+
+template <class F, int D>
 bool launch_wgmma(const sharpi_kv_cuda_args &a, work_shape w, cudaStream_t stream, int &error)
 {
     if (!has_wgmma<F, D>(a))
         return false;
     w.is_split = 0;
     w.m = wgmma_shape<D>::m;
-    error = cudaFuncSetAttribute((const void *)wgmma_kernel<F, D>,
-                                 cudaFuncAttributeMaxDynamicSharedMemorySize, (int)wgmma_shape<D>::n_bytes);
-    if (error)
-        return true;
-    error = launch(wgmma_kernel<F, D>, (uint32_t)whole_blocks(a, w.m), wgmma_shape<D>::n_threads,
-                   wgmma_shape<D>::n_bytes, stream, a.overlaps, a, w);
+    if constexpr (F::tiles_are_operands)
+        error = launch_wgmma_kernel<F, D>(a, w, stream);
+    else {
+        w.tiles = (char *)a.scratch + partials_bytes<F>(a);
+        w.capacity = (uint32_t)converted_tiles<F>(a);
+        error = launch(convert_kernel<F, D>, 8 * a.n_sms, convert_threads, 0, stream, a.overlaps, a, w);
+        if (!error)
+            error = launch_wgmma_kernel<converted<F>, D>(a, w, stream);
+        w.takes_overflow = 1;
+        if (!error && a.max_seqs > 1)
+            error = launch_wgmma_kernel<F, D>(a, w, stream);
+    }
     return true;
 }
 
@@ -140,22 +177,22 @@ int choose_stages(const void *kernel, uint32_t d, uint32_t &n_stages, uint32_t &
     return error;
 }
 
-template <class F, int D, int MT>
+template <class F, int D, int MT, int fixed_d>
 int launch_tensor(const sharpi_kv_cuda_args *args, bool appends, cudaStream_t stream)
 {
     using shape = tensor_shape<F, D, MT>;
     const sharpi_kv_cuda_args &a = *args;
     uint32_t n_stages, n_bytes;
-    const int error =
-        choose_stages<F, shape>((const void *)tensor_kernel<F, D, MT>, a.head_dim, n_stages, n_bytes);
+    const int error = choose_stages<F, shape>((const void *)tensor_kernel<F, D, MT, fixed_d>, a.head_dim,
+                                              n_stages, n_bytes);
 
     if (error)
         return error;
     return launch_both(
         a, shape::m, shape::blocks_per_sm * a.n_sms, appends, stream,
         [&](const work_shape &w, uint32_t n_blocks) -> int {
-            return launch(tensor_kernel<F, D, MT>, n_blocks, shape::n_threads, n_bytes, stream, a.overlaps, a,
-                          w, n_stages);
+            return launch(tensor_kernel<F, D, MT, fixed_d>, n_blocks, shape::n_threads, n_bytes, stream,
+                          a.overlaps, a, w, n_stages);
         },
         [&](const work_shape &w, int &whole_error) -> bool {
             if constexpr (MT == 1)
@@ -166,35 +203,39 @@ int launch_tensor(const sharpi_kv_cuda_args *args, bool appends, cudaStream_t st
         });
 }
 
-template <class F, int D>
+template <class F, int D, int fixed_d>
 int launch_narrow(const sharpi_kv_cuda_args *args, bool appends, cudaStream_t stream)
 {
     using shape = narrow_shape<F, D>;
     const sharpi_kv_cuda_args &a = *args;
     uint32_t n_stages, n_bytes;
     const int error =
-        choose_stages<F, shape>((const void *)narrow_kernel<F, D>, a.head_dim, n_stages, n_bytes);
+        choose_stages<F, shape>((const void *)narrow_kernel<F, D, fixed_d>, a.head_dim, n_stages, n_bytes);
 
     if (error)
         return error;
     return launch_both(
         a, shape::m, shape::blocks_per_sm * a.n_sms, appends, stream,
         [&](const work_shape &w, uint32_t n_blocks) -> int {
-            return launch(narrow_kernel<F, D>, n_blocks, shape::n_threads, n_bytes, stream, a.overlaps, a, w,
-                          n_stages);
+            return launch(narrow_kernel<F, D, fixed_d>, n_blocks, shape::n_threads, n_bytes, stream,
+                          a.overlaps, a, w, n_stages);
         },
         [](const work_shape &, int &) { return false; });
 }
 
-/* The kernel for the launch's rows. */
+/* The kernel for the launch's rows. Decode has instances for the head_dims D themselves: addresses are a good part of its
+ * work. */
 template <class F, int D> int launch_rows(const sharpi_kv_cuda_args *a, bool appends, cudaStream_t stream)
 {
     const uint64_t rows = max_seq_rows(*a);
     if constexpr (D <= 256)
         if (rows <= narrow_rows)
-            return launch_narrow<F, D>(a, appends, stream);
-    return rows <= 16 ? launch_tensor<F, D, 1>(a, appends, stream)
-                      : launch_tensor<F, D, 4>(a, appends, stream);
+            return a->head_dim == D ? launch_narrow<F, D, D>(a, appends, stream)
+                                    : launch_narrow<F, D, 0>(a, appends, stream);
+    if (rows <= 16)
+        return a->head_dim == D ? launch_tensor<F, D, 1, D>(a, appends, stream)
+                                : launch_tensor<F, D, 1, 0>(a, appends, stream);
+    return launch_tensor<F, D, 4, 0>(a, appends, stream);
 }
 
 template <class F, bool exact = F::exact> struct tensor_path {
@@ -236,9 +277,7 @@ template <class F> int32_t attention(const sharpi_kv_cuda_args *args, void *stre
 
 template <class F> uint64_t scratch_bytes(const sharpi_kv_cuda_args *a)
 {
-    const uint64_t narrow = partial_bytes(*a, 16, 4 * a->n_sms); /* the exact kernel has most blocks */
-    const uint64_t wide = partial_bytes(*a, 64, a->n_sms);
-    return narrow > wide ? narrow : wide;
+    return partials_bytes<F>(*a) + converted_tiles<F>(*a) * 2 * tile_rows * 2 * a->head_dim;
 }
 
 template <class F>
