@@ -105,12 +105,11 @@ int launch_wgmma_kernel(const sharpi_kv_cuda_args &a, const work_shape &w, cudaS
                           wgmma_shape<D>::n_bytes, stream, a.overlaps, a, w);
 }
 
-/* Scratch for converted tiles: one sequence of the greatest length, or the step's if that is less. Tiles of K. */
+/* Scratch for converted tiles: what one sequence can see at most. Tiles of K. */
 template <class F> uint64_t converted_tiles(const sharpi_kv_cuda_args &a)
 {
-    const uint64_t seen =
-        a.window && a.window < a.max_length ? (uint64_t)a.window + a.max_tokens : a.max_length;
-    const uint64_t positions = seen < a.max_length ? seen : a.max_length;
+    const uint64_t seen = (uint64_t)a.window + a.max_tokens,
+                   positions = a.window && seen < a.ring ? seen : a.ring;
     const bool is_wanted = !F::exact && !F::tiles_are_operands && a.compute_major == 9 &&
                            max_seq_rows(a) > few_rows &&
                            (a.head_dim == 64 || a.head_dim == 128 || a.head_dim == 256 || a.head_dim == 512);
