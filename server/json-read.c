@@ -2,6 +2,7 @@
 #include "json-read.h"
 
 #include "core/tokenizer-internal.h"
+#include "json-memory.h"
 #include "text.h"
 
 /* A value takes some hundred bytes once parsed, while "[]," is three: so values are counted, by their separators, before
@@ -42,8 +43,9 @@ int32_t json_read_body(const char *data, uint64_t n, json_t **out, struct http_e
         return http_fail(error, 400, "invalid_json", NULL, "the body is empty; send a JSON object");
     if (check_size(data, n, error))
         return -1;
+    json_memory_failed();
     value = json_loadb(data, n, JSON_ALLOW_NUL | JSON_DECODE_ANY, &why);
-    if (!value && json_error_code(&why) == json_error_out_of_memory)
+    if (!value && (json_memory_failed() || json_error_code(&why) == json_error_out_of_memory))
         return http_fail(error, 503, "out_of_memory", NULL, "no memory to read a body of %llu bytes",
                          (unsigned long long)n);
     if (!value)

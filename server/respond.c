@@ -3,6 +3,7 @@
 
 #include "exchange.h"
 #include "gzip.h"
+#include "json-memory.h"
 #include "origin.h"
 
 enum { WORTH_PACKING = 1024 };
@@ -12,6 +13,7 @@ static void make_error(struct exchange *x)
     text_free(&x->out);
     x->content_type = NULL;
     x->status = x->error.status;
+    json_memory_failed(); /* what the request ran out of; the error document is small */
     text_put_json(&x->out, http_error_json(&x->error, x->style, x->request_id));
     text_puts(&x->out, "\n");
 }

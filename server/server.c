@@ -13,6 +13,7 @@
 
 #include "connections.h"
 #include "exchange.h"
+#include "json-memory.h"
 #include "listen.h"
 
 enum { HEAD_BYTES = 65536, MAX_PEM = 1 << 20 };
@@ -176,6 +177,7 @@ int32_t server_start(const struct server_parts *parts, struct server **out, stru
     int32_t status;
     if (!s)
         return sharpi_fail(err, SHARPI_ENOMEM, "no memory for the server");
+    json_memory_watch();
     status = api_keys_init(&s->keys, parts->settings->api_keys_file, parts->settings->api_keys, err);
     if (!status)
         status = make_parts(s, parts, err);

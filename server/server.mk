@@ -17,6 +17,8 @@ SERVER_SOURCES = \
 	server/http-error.c \
 	server/http-error.h \
 	server/info.c \
+	server/json-memory.c \
+	server/json-memory.h \
 	server/json-read.c \
 	server/json-read.h \
 	server/listen.c \

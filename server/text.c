@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "json-memory.h"
+
 static int32_t make_room(struct text *text, uint64_t n)
 {
     uint64_t capacity;
@@ -67,7 +69,8 @@ static int put_part(const char *data, size_t n, void *text)
 
 void text_put_json(struct text *text, json_t *json)
 {
-    if (!json || json_dump_callback(json, put_part, text, JSON_COMPACT | JSON_REAL_PRECISION(9)))
+    if (!json || json_memory_failed() ||
+        json_dump_callback(json, put_part, text, JSON_COMPACT | JSON_REAL_PRECISION(9)))
         text->failed = 1;
     json_decref(json);
 }

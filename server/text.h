@@ -18,7 +18,8 @@ struct text {
 void text_put(struct text *text, const char *data, uint64_t n);
 void text_puts(struct text *text, const char *string);
 __attribute__((format(printf, 2, 3))) void text_printf(struct text *text, const char *format, ...);
-/* The compact form of `json`, which is released; NULL (what jansson gives without memory) is a failure. */
+/* The compact form of `json`, which is released; NULL (what jansson gives without memory) is a failure,
+ * and so is one that lacks parts because memory ran out. */
 void text_put_json(struct text *text, json_t *json);
 /* Drops the first n bytes. */
 void text_drop(struct text *text, uint64_t n);

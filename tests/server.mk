@@ -6,6 +6,7 @@ EXTRA_DIST += \
 	tests/server/anthropic-api.py \
 	tests/server/common.py \
 	tests/server/load.py \
+	tests/server/no-memory.py \
 	tests/server/openai-api.py \
 	tests/server/page.py \
 	tests/server/protocol.py
@@ -13,6 +14,12 @@ EXTRA_DIST += \
 dist_check_SCRIPTS += tests/test-server.sh
 if BUILD_SERVER
 TESTS += tests/test-server.sh
+
+# Preloaded; -rpath makes libtool build a shared library although nothing is installed.
+check_LTLIBRARIES += tests/server/fail-malloc.la
+tests_server_fail_malloc_la_SOURCES = tests/server/fail-malloc.c
+tests_server_fail_malloc_la_CFLAGS = -O1 -std=c17 $(WARN_CFLAGS)
+tests_server_fail_malloc_la_LDFLAGS = -module -avoid-version -shared -rpath /nowhere
 
 check_PROGRAMS += tests/test-http
 tests_test_http_SOURCES = tests/test-http.c

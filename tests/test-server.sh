@@ -19,6 +19,10 @@ run() { "$python" "$here/$@" || failed=1; }
 has() { "$python" -c "import $1" 2>/dev/null; }
 
 run protocol.py
+# A sanitizer's own allocator cannot be preloaded over.
+FAIL_MALLOC=$(cd "${top_builddir:-.}" && pwd)/tests/server/.libs/fail-malloc.so
+export FAIL_MALLOC
+if [ -r "$FAIL_MALLOC" ] && ! ldd "$SHARPI" | grep -q 'lib[at]san'; then run no-memory.py; fi
 if [ -z "${SHARPI_TEST_QUICK:-}" ]; then run load.py --clients 24 --requests 200 --prompts 12 --longest 40; fi
 for package in openai anthropic; do
     if has $package; then run $package-api.py; else skipped="$skipped $package"; fi
