@@ -11,7 +11,7 @@
 
 #include <sharpi/plugin/graph.h>
 
-#include "../../plugins/backend-cuda/kernels/matmul.h"
+#include "../../plugins/backend-cuda/kernels/matmul-internal.h"
 
 extern "C" {
 void dequant_row(int32_t type, const void *src, float *dst, uint64_t n);
@@ -445,7 +445,8 @@ int check_type(const bench_context *b, int32_t type, uint32_t min_rows, uint32_t
     double worst_few = 0, worst_many = 0;
 
     for (auto &s : sizes)
-        fail += check_repack(type, whole_blocks(type, s[0]), s[1]);
+        if (min_rows <= MATMUL_GEMV_ROWS)
+            fail += check_repack(type, whole_blocks(type, s[0]), s[1]);
     for (auto &s : sizes) {
         for (auto &r : rows) {
             if (r[0] < min_rows || r[0] > max_rows || (getenv("MATMUL_SMALL") && s[0] * s[1] * r[0] > 100000))
@@ -816,20 +817,57 @@ void time_mixture(const bench_context *b, int32_t type, uint32_t n_tokens)
     free(x);
 }
 
+/* Kernels that the tests choose from: as it comes, without cublasLt, and without wgmma either. */
+const char *const variants[] = {"as chosen", "without cublasLt", "without cublasLt and wgmma"};
+
+void set_variant(matmul_context *ctx, const matmul_context *whole, int variant)
+{
+    ctx->blas = variant ? NULL : whole->blas;
+    ctx->wide = variant < 2 ? whole->wide : 0;
+}
+
+void bench_many(const bench_context *b)
+{
+    static const uint32_t mid[] = {16, 32, 64, 128}, many[] = {256, 512, 4096};
+    static const int32_t types[] = {SHARPI_TYPE_Q4_0, SHARPI_TYPE_Q4_K, SHARPI_TYPE_Q6_K, SHARPI_TYPE_Q8_0,
+                                    SHARPI_TYPE_BF16};
+    const matmul_context whole = *b->ctx;
+    for (int v = 0; v < 3; v++) {
+        printf("-- many rows, %s\n", variants[v]);
+        set_variant(b->ctx, &whole, v);
+        for (int32_t type : types) {
+            if (v && type != SHARPI_TYPE_Q4_0 && type != SHARPI_TYPE_Q4_K && type != SHARPI_TYPE_Q8_0)
+                continue;
+            if (v != 1) {
+                time_matrix(b, type, 3840, 15360, mid, 4, 0);
+                time_matrix(b, type, 15360, 3840, mid, 4, 0);
+                time_matrix(b, type, 4096, 4096, mid, 4, 0);
+            }
+            time_matrix(b, type, 3840, 15360, many, 3, 0);
+        }
+    }
+    set_variant(b->ctx, &whole, 0);
+}
+
 void bench_all(const bench_context *b, uint32_t min_rows, uint32_t max_rows)
 {
-    static const uint32_t few[] = {1, 2, 4, 8}, mid[] = {16, 64, 128}, many[] = {192, 512, 4096};
+    static const uint32_t few[] = {1, 2, 4, 8};
     static const int32_t main_types[] = {SHARPI_TYPE_Q4_0, SHARPI_TYPE_Q4_K, SHARPI_TYPE_Q6_K,
                                          SHARPI_TYPE_Q8_0, SHARPI_TYPE_BF16};
     if (min_rows <= MATMUL_GEMV_ROWS) {
         printf("-- decode\n");
-        for (int32_t type : main_types) {
-            time_matrix(b, type, 3840, 15360, few, 4, 0);
-            time_matrix(b, type, 3840, 15360, few, 1, 1);
-            time_matrix(b, type, 15360, 3840, few, 4, 0);
-            time_matrix(b, type, 4096, 4096, few, 4, 0);
-            time_matrix(b, type, 4096, 1024, few, 1, 0);
+        const int blocks = b->ctx->gemv_blocks;
+        for (b->ctx->gemv_blocks = 1; b->ctx->gemv_blocks <= 3; b->ctx->gemv_blocks++) {
+            printf("-- %d blocks per SM\n", b->ctx->gemv_blocks);
+            for (int32_t type : main_types) {
+                time_matrix(b, type, 3840, 15360, few, 4, 0);
+                time_matrix(b, type, 3840, 15360, few, 1, 1);
+                time_matrix(b, type, 15360, 3840, few, 4, 0);
+                time_matrix(b, type, 4096, 4096, few, 4, 0);
+                time_matrix(b, type, 4096, 1024, few, 1, 0);
+            }
         }
+        b->ctx->gemv_blocks = blocks;
         for (int32_t type : all_types)
             time_matrix(b, type, 3840, 15360, few, type == SHARPI_TYPE_F32 ? 1 : 4, 0);
     }
@@ -838,15 +876,7 @@ void bench_all(const bench_context *b, uint32_t min_rows, uint32_t max_rows)
             time_mixture(b, SHARPI_TYPE_Q4_K, n);
     if (max_rows <= MATMUL_GEMV_ROWS)
         return;
-    printf("-- tiles\n");
-    for (int32_t type : main_types) {
-        time_matrix(b, type, 3840, 15360, mid, 3, 0);
-        time_matrix(b, type, 15360, 3840, mid, 3, 0);
-        time_matrix(b, type, 4096, 4096, mid, 3, 0);
-    }
-    printf("-- prefill\n");
-    for (int32_t type : main_types)
-        time_matrix(b, type, 3840, 15360, many, 3, 0);
+    bench_many(b);
 }
 
 } // namespace
@@ -879,10 +909,16 @@ int test_matmul(int bench)
     OK(cudaMalloc(&b.workspace, b.workspace_bytes + 1));
     OK(cudaMemset(b.workspace, 0, b.workspace_bytes + 1));
     printf("workspace %.1f MiB\n", (double)b.workspace_bytes / 0x1p20);
-    for (int i = 0; i < n_types; i++)
-        fail += check_type(&b, all_types[i], min_rows, max_rows);
-    fail += check_mixed(&b, min_rows, max_rows);
-    fail += check_mixtures(&b);
+    const matmul_context whole = *b.ctx;
+    for (int v = 0; v < (max_rows <= MATMUL_GEMV_ROWS ? 1 : 3); v++) {
+        printf("-- %s\n", variants[v]);
+        set_variant(b.ctx, &whole, v);
+        for (int i = 0; i < n_types; i++)
+            fail += check_type(&b, all_types[i], v ? 9 : min_rows, max_rows);
+        fail += check_mixed(&b, v ? 9 : min_rows, max_rows);
+        fail += check_mixtures(&b);
+    }
+    set_variant(b.ctx, &whole, 0);
     if (bench)
         bench_all(&b, min_rows, max_rows);
     cudaFree(b.workspace);

@@ -5,6 +5,10 @@
 #include <cuda_runtime_api.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct matmul_blas;
 
 /* NULL if the library, or a function of it, is missing. */
@@ -27,4 +31,7 @@ struct matmul_blas_call {
 /* 0, a cudaError_t, or -1 if cublasLt knows no way (the caller then uses its own kernels). */
 int matmul_blas_run(struct matmul_blas *blas, const struct matmul_blas_call *call);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

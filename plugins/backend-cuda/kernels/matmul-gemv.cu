@@ -11,10 +11,10 @@
 #include "matmul-internal.h"
 #include "matmul-ring.cuh"
 
-enum { GEMV_WARPS = 8, GEMV_THREADS = 32 * GEMV_WARPS, GEMV_BLOCKS_PER_SM = 2, GEMV_MAX_STAGES = 4 };
+enum { GEMV_WARPS = 8, GEMV_THREADS = 32 * GEMV_WARPS, GEMV_MAX_STAGES = 4 };
 enum { GEMV_MAX_SLAB = 4352 };
-/* Dynamic shared memory of a block: two blocks, with what the system reserves, fill an SM of 228 KiB. */
-enum { GEMV_SHARED = 115712 };
+/* What an SM of 228 KiB gives its blocks, each of which needs 1 KiB more than it asks for. */
+enum { GEMV_SM_SHARED = 233472, GEMV_SYSTEM_SHARED = 1024 };
 
 struct gemv_part {
     const uint8_t *data;
@@ -124,6 +124,12 @@ static constexpr __host__ __device__ int mode_tokens(int mode)
 static constexpr __host__ __device__ int mode_sums(int mode)
 {
     return mode == GEMV_MMA || mode == GEMV_FLOAT_MMA ? 2 : 1;
+}
+
+/* Blocks that fit an SM. */
+static constexpr __host__ __device__ int mode_blocks(int mode)
+{
+    return mode == GEMV_MMA || mode == GEMV_FLOAT_MMA ? 2 : 3;
 }
 
 /* The warp's slabs of a pass: acc += weights times activations. */
@@ -256,7 +262,7 @@ static __device__ __forceinline__ void team_barrier(uint32_t id, uint32_t team)
 }
 
 template <int MODE, bool GROUPED>
-static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS_PER_SM)
+static __global__ void __launch_bounds__(GEMV_THREADS, mode_blocks(MODE))
     gemv_kernel(const __grid_constant__ gemv_params a)
 {
     extern __shared__ __align__(128) uint8_t shared[];
@@ -323,13 +329,19 @@ static gemv_fn gemv_pick(int mode, int grouped)
     }
 }
 
+static uint32_t shared_limit(const struct matmul_context *ctx, int mode)
+{
+    return min((uint32_t)(GEMV_SM_SHARED / mode_blocks(mode) - GEMV_SYSTEM_SHARED),
+               (uint32_t)ctx->shared_bytes);
+}
+
 extern "C" int matmul_gemv_prepare(const struct matmul_context *ctx)
 {
     for (int mode = GEMV_DP4A; mode <= GEMV_FLOAT_MMA; mode++) {
         for (int grouped = 0; grouped < 2; grouped++) {
             int e = (int)cudaFuncSetAttribute((const void *)gemv_pick(mode, grouped),
                                               cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                              min((int)GEMV_SHARED, ctx->shared_bytes));
+                                              (int)shared_limit(ctx, mode));
             if (e)
                 return e;
         }
@@ -359,7 +371,7 @@ static void fill_part(gemv_part *to, const struct matmul_part *part)
 /* Warps per unit: the fewest slabs in a row for the busiest warp. */
 static uint32_t pick_team(const struct matmul_context *ctx, uint32_t n_units, uint32_t n_slabs)
 {
-    uint32_t best = 1, best_cost = ~0u, warps = (uint32_t)ctx->n_sms * GEMV_BLOCKS_PER_SM * GEMV_WARPS;
+    uint32_t best = 1, best_cost = ~0u, warps = (uint32_t)(ctx->n_sms * ctx->gemv_blocks) * GEMV_WARPS;
     for (uint32_t team = 1; team <= GEMV_WARPS && team <= n_slabs; team *= 2) {
         uint64_t rounds = ((uint64_t)n_units * team + warps - 1) / warps;
         uint32_t cost = (uint32_t)(rounds * ((n_slabs + team - 1) / team));
@@ -384,11 +396,10 @@ static int gemv_go(const struct matmul_context *ctx, gemv_params *a, int mode, i
         stage = max(stage, a->part[i].slab_bytes);
     uint32_t sums = 2 * GEMV_WARPS * a->n_passes * tokens * 16 * sizeof(float);
     a->stage_bytes = stage;
-    a->n_stages = min((uint32_t)GEMV_MAX_STAGES,
-                      ((uint32_t)min((int)GEMV_SHARED, ctx->shared_bytes) - sums) / GEMV_WARPS / stage);
+    a->n_stages = min((uint32_t)GEMV_MAX_STAGES, (shared_limit(ctx, mode) - sums) / GEMV_WARPS / stage);
     if (a->n_stages == 0)
         return (int)cudaErrorInvalidConfiguration;
-    uint32_t blocks = min((uint32_t)ctx->n_sms * GEMV_BLOCKS_PER_SM, a->n_units);
+    uint32_t blocks = min((uint32_t)(ctx->n_sms * ctx->gemv_blocks), a->n_units);
     return launch_kernel(gemv_pick(mode, grouped), dim3(blocks), dim3(GEMV_THREADS),
                          (size_t)GEMV_WARPS * a->n_stages * stage + sums, stream, ctx->overlap, a);
 }

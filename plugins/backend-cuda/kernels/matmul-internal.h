@@ -10,6 +10,8 @@ struct matmul_blas; /* cublasLt, loaded at run time (matmul-blas.c) */
 struct matmul_context {
     int device, n_sms, overlap; /* overlap: programmatic dependent launch works */
     int shared_bytes;           /* most dynamic shared memory of a block */
+    int gemv_blocks;            /* per SM, of a launch with few rows */
+    int wide;                   /* the tile kernels on wgmma can be used */
     struct matmul_blas *blas;   /* or NULL */
 };
 
@@ -19,7 +21,7 @@ extern "C" {
 
 /* Each sets the attributes of its kernels: a cudaError_t. */
 int matmul_gemv_prepare(const struct matmul_context *ctx);
-int matmul_tile_prepare(const struct matmul_context *ctx);
+int matmul_tile_prepare(struct matmul_context *ctx); /* and finds out whether wgmma can be used */
 
 /* Any number of rows up to MATMUL_GEMV_ROWS; parts of any mixture of types except f32. */
 int matmul_gemv_launch(const struct matmul_args *args);

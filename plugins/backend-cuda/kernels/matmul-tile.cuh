@@ -36,9 +36,9 @@ struct tile_params {
     uint64_t act_stride;
     const int32_t *n_rows_dev;
     uint32_t *flags;
-    float *partial; /* [2 * blocks][TILE_ROWS * NT] */
+    float *partial; /* [2 * blocks][rows of a tile * NT] */
     uint32_t n_parts, n_rows, n_in, n_slabs, n_row_tiles, n_token_tiles;
-    uint32_t slab_bytes, last_slab_bytes, n_stages;
+    uint32_t slab_bytes, last_slab_bytes, n_stages, tile_groups;
     int32_t glu;
     float glu_clamp;
     const int32_t *starts, *in_rows, *out_rows; /* mixtures; starts NULL: none */
@@ -92,6 +92,25 @@ static __device__ __forceinline__ bool tile_next(tile_walk &w, const tile_params
     return true;
 }
 
+/* The block that owns unit `u` of `total`, in equal contiguous shares. */
+static __device__ __forceinline__ uint32_t share_owner(uint64_t u, uint64_t total)
+{
+    return (uint32_t)(((u + 1) * gridDim.x - 1) / total);
+}
+static __device__ __forceinline__ uint64_t share_begin(uint64_t block, uint64_t total)
+{
+    return total * block / gridDim.x;
+}
+
+static __device__ __forceinline__ void tile_begin(tile_walk &w, const tile_params &a,
+                                                  const tile_shared &shared)
+{
+    uint64_t total = (uint64_t)a.n_row_tiles * a.n_token_tiles * a.n_slabs;
+    w.next = a.starts ? blockIdx.x : share_begin(blockIdx.x, total);
+    w.end = a.starts ? (uint64_t)shared.expert_tiles[a.n_experts] * a.n_row_tiles
+                     : share_begin(blockIdx.x + 1, total);
+}
+
 template <int NT>
 static __device__ __forceinline__ tile_place tile_locate(const tile_params &a, const tile_shared &shared,
                                                          uint32_t tile, uint32_t n_rows)
@@ -126,7 +145,7 @@ static __device__ __forceinline__ tile_place tile_locate(const tile_params &a, c
     return p;
 }
 
-/* Part and group of a tile's slot 0..7. */
+/* Part and group of a tile's slot 0 .. tile_groups - 1. */
 static __device__ __forceinline__ uint32_t slot_part(const tile_params &a, const tile_place &p, uint32_t slot)
 {
     return a.glu ? slot & 1 : p.part;
@@ -134,7 +153,7 @@ static __device__ __forceinline__ uint32_t slot_part(const tile_params &a, const
 static __device__ __forceinline__ uint32_t slot_group(const tile_params &a, const tile_place &p,
                                                       uint32_t slot)
 {
-    return a.glu ? p.row_tile * 4 + slot / 2 : p.row_tile * 8 + slot;
+    return a.glu ? p.row_tile * (a.tile_groups / 2) + slot / 2 : p.row_tile * a.tile_groups + slot;
 }
 
 /* One warp: expert_tiles. */
@@ -361,16 +380,6 @@ static __device__ __forceinline__ void add_halves(float *scratch, uint32_t warp,
     }
 }
 
-/* The block that owns unit `u` of `total`, in equal contiguous shares. */
-static __device__ __forceinline__ uint32_t share_owner(uint64_t u, uint64_t total)
-{
-    return (uint32_t)(((u + 1) * gridDim.x - 1) / total);
-}
-static __device__ __forceinline__ uint64_t share_begin(uint64_t block, uint64_t total)
-{
-    return total * block / gridDim.x;
-}
-
 /* A tile that several blocks share: leaves this block's sums; true, with everybody's sums in acc, in the block that comes last.
  * Called by the threads that hold sums, n_threads of them. */
 template <int NW, int NT>
@@ -386,7 +395,7 @@ static __device__ bool add_shares(const tile_params &a, tile_shared &shared, uin
         uint32_t from = pass ? first : blockIdx.x, to = pass ? last : blockIdx.x;
         for (uint32_t c = from; c <= to; c++) {
             uint32_t slot = 2 * c + (share_begin(c, total) / a.n_slabs != tile);
-            float4 *place = (float4 *)(a.partial + (uint64_t)slot * TILE_ROWS * NT) + thread;
+            float4 *place = (float4 *)(a.partial + (uint64_t)slot * (a.tile_groups * 16 * NT)) + thread;
 #pragma unroll
             for (int k = 0; k < 2 * NW / 8; k++) {
                 float *mine = acc[k & 1][k >> 1];
@@ -480,14 +489,7 @@ static __global__ void __launch_bounds__(TILE_THREADS, 1) tile_kernel(const __gr
     if (a.starts && warp == 0)
         count_expert_tiles<NT>(a, shared, lane);
     __syncthreads();
-    if (a.starts) {
-        walk.next = blockIdx.x;
-        walk.end = (uint64_t)shared.expert_tiles[a.n_experts] * a.n_row_tiles;
-    } else {
-        uint64_t total = (uint64_t)a.n_row_tiles * a.n_token_tiles * a.n_slabs;
-        walk.next = share_begin(blockIdx.x, total);
-        walk.end = share_begin(blockIdx.x + 1, total);
-    }
+    tile_begin(walk, a, shared);
     if (warp == TILE_WARPS)
         copy_all<TYPE, NT>(a, shared, walk, stages, n_rows, (int)lane);
     else
