@@ -13,7 +13,6 @@
 
 #include <sharpi/plugin/tensor.h>
 
-#include "../backend-common/dequant.h" /* embedding look-up, tests */
 #include "isa.h"
 
 enum act_format {
@@ -27,6 +26,9 @@ enum act_format {
 uint64_t act_row_bytes(enum act_format format, uint64_t n);
 /* One row of n f32 to `format`. dst is 64-byte aligned. */
 void act_quantize(enum cpu_isa isa, enum act_format format, void *dst, const float *src, uint64_t n);
+
+/* One row of n elements of a weight type to f32 (embedding look-up, tests); scalar reference in dequant.c. */
+void dequant_row(int32_t type, const void *src, float *dst, uint64_t n);
 
 struct matmul_kernel; /* one weight type on one ISA: pack and multiply functions */
 

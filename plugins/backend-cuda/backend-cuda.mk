@@ -50,9 +50,7 @@ cuda_host_sources = \
 	plugins/backend-cuda/rows-make.c \
 	plugins/backend-cuda/run-moe.c \
 	plugins/backend-cuda/run.c \
-	plugins/backend-cuda/upload.c \
-	plugins/backend-cpu/dequant.c \
-	plugins/backend-cpu/matmul-unpack.c
+	plugins/backend-cuda/upload.c
 
 if HAVE_CUDA
 noinst_LTLIBRARIES += plugins/backend-cuda/libcuda.la

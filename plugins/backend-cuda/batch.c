@@ -3,28 +3,16 @@
  */
 #include "program.h"
 
-#include "../backend-common/dequant.h"
-
-/* Columns [first, first + width) of the table's row of every token, to the inputs' gathered rows. */
+/* The tokens' rows of a table, as they are in the file. */
 static void gather_rows(struct sharpi_program *program, const struct gather *g,
                         const struct sharpi_batch *batch)
 {
-    const struct sharpi_row_gather_attr *attr = g->op->attr;
-    const struct sharpi_tensor *table = g->op->w[0];
-    const struct sharpi_type_info *type = sharpi_type_info(table->type);
-    const struct layout *l = &program->layout;
-    uint64_t row_bytes = sharpi_row_bytes(table->type, table->ne[0]);
-    uint32_t width = program->flow.cells[g->op->out].width;
-    for (uint32_t t = 0; t < batch->n_tokens; t++) {
-        float *out =
-            (float *)(void *)(program->host_inputs + l->gathers + t * l->gather_stride + g->column_bytes);
-        dequant_row(table->type,
-                    (const uint8_t *)table->data + (uint64_t)batch->tokens[t] * row_bytes +
-                        attr->first / type->block_elems * type->block_bytes,
-                    out, width);
-        for (uint32_t i = 0; i < width && attr->scale != 1.0f; i++)
-            out[i] *= attr->scale;
-    }
+    const struct sharpi_type_info *type = sharpi_type_info(g->table->type);
+    const uint64_t table_row = sharpi_row_bytes(g->table->type, g->table->ne[0]);
+    const uint8_t *first = (const uint8_t *)g->table->data + g->first / type->block_elems * type->block_bytes;
+    uint8_t *raw = program->host_inputs + g->raw;
+    for (uint32_t t = 0; t < batch->n_tokens; t++)
+        memcpy(raw + t * g->row_bytes, first + (uint64_t)batch->tokens[t] * table_row, g->row_bytes);
 }
 
 static void stage_inputs(struct sharpi_program *program, const struct sharpi_batch *batch)

@@ -76,6 +76,7 @@ int32_t cuda_supports(void *ctx, const struct sharpi_graph_view *graph, const st
     (void)graph;
     switch (op->kind) {
     case SHARPI_OP_EMBED:
+    case SHARPI_OP_ROW_GATHER:
     case SHARPI_OP_LINEAR:
     case SHARPI_OP_LOGITS:
         return check_matrix(op->w[0], err);
@@ -83,7 +84,6 @@ int32_t cuda_supports(void *ctx, const struct sharpi_graph_view *graph, const st
         return check_experts(op, err);
     case SHARPI_OP_ATTENTION:
         return check_attention(op->attr, kv, &kernels, err);
-    case SHARPI_OP_ROW_GATHER:
     case SHARPI_OP_RMS_NORM:
     case SHARPI_OP_ROPE:
     case SHARPI_OP_GLU:
@@ -187,24 +187,39 @@ static int32_t attention_add(struct flow *flow, const struct sharpi_op *op, cons
     return SHARPI_OK;
 }
 
-/* A gathered row stays in the file mapping: the host looks it up and sends it with the batch. */
+static struct gather *find_gather(struct sharpi_program *program, const struct sharpi_op *op)
+{
+    const struct sharpi_row_gather_attr *attr = op->attr;
+    for (uint32_t i = 0; i < program->n_gathers; i++) {
+        if (program->gathers[i].table == op->w[0] && program->gathers[i].scale == attr->scale)
+            return &program->gathers[i];
+    }
+    return NULL;
+}
+
+/* A gathered row stays in the file mapping: its cell is a range of columns of what comes with the batch. */
 static int32_t gather_add(struct flow *flow, const struct sharpi_op *op, struct sharpi_error *err)
 {
     struct sharpi_program *program = program_of(flow);
-    struct gather *g;
-    int32_t status =
-        flow_grow(flow, &program->gathers, program->n_gathers, &program->cap_gathers, sizeof *g, err);
-    uint32_t seen = 0;
+    const struct sharpi_row_gather_attr *attr = op->attr;
+    struct gather *g = find_gather(program, op);
+    const uint64_t first = attr->first, end = first + flow->cells[op->out].width;
+    int32_t status = flow_grow(flow, &program->gathered, program->n_gathered, &program->cap_gathered,
+                               sizeof *program->gathered, err);
+    if (!status && !g)
+        status =
+            flow_grow(flow, &program->gathers, program->n_gathers, &program->cap_gathers, sizeof *g, err);
     if (status)
         return status;
-    for (uint32_t i = 0; i < program->n_gathers; i++)
-        seen |= program->gathers[i].op->w[0] == op->w[0];
-    if (!seen)
+    if (!g) {
+        g = &program->gathers[program->n_gathers++];
+        *g = (struct gather){.table = op->w[0], .scale = attr->scale, .first = first, .end = end};
         program->mapped_bytes += op->w[0]->n_bytes;
-    g = &program->gathers[program->n_gathers++];
-    g->op = op;
-    g->column_bytes = program->layout.gather_stride;
-    program->layout.gather_stride += round64(flow->cells[op->out].width * UINT64_C(4));
+    }
+    g->first = first < g->first ? first : g->first;
+    g->end = end > g->end ? end : g->end;
+    program->gathered[program->n_gathered++] =
+        (struct gathered){op->out, (uint32_t)(g - program->gathers), first};
     flow->cells[op->out].place = PLACE_INPUT;
     return SHARPI_OK;
 }
@@ -325,8 +340,8 @@ void cuda_program_destroy(struct sharpi_program *program)
     program_unload(program);
     launches_free(program);
     {
-        void *const arrays[] = {program->weights, program->attentions, program->mixtures, program->gathers,
-                                program->launches};
+        void *const arrays[] = {program->weights, program->attentions, program->mixtures,
+                                program->gathers, program->gathered,   program->launches};
         for (uint32_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
             if (arrays[i])
                 host->free(host, arrays[i]);

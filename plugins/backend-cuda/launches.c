@@ -218,11 +218,26 @@ static int32_t make_single(struct sharpi_program *program, const struct step *st
     return status;
 }
 
+/* Gathered rows are unpacked before everything else. */
+static int32_t make_gathers(struct sharpi_program *program, struct sharpi_error *err)
+{
+    for (uint32_t i = 0; i < program->n_gathers; i++) {
+        struct launch *launch = launch_add(program, LAUNCH_GATHER, &program->flow.nodes[0], err);
+        if (!launch)
+            return SHARPI_ENOMEM;
+        launch->rows = SHARPI_ROWS_TOKENS;
+        launch->index = (int32_t)i;
+        launch->what = "the look-up of per-layer rows";
+    }
+    return SHARPI_OK;
+}
+
 int32_t launches_make(struct sharpi_program *program, struct sharpi_error *err)
 {
     const struct flow *flow = &program->flow;
     int32_t glu_launch = -1, status = SHARPI_OK;
     launches_free(program);
+    status = make_gathers(program, err);
     for (uint32_t i = 0; i < flow->n_steps && !status; i++) {
         const struct step *step = &flow->steps[i];
         const struct step *next = i + 1 < flow->n_steps ? step + 1 : NULL;

@@ -90,6 +90,30 @@ static int32_t lay_out_moe(struct sharpi_program *program, uint64_t *end, struct
     return give_out(end, workspace, &l->moe_workspace, err);
 }
 
+/* Raw rows among the inputs. */
+static int32_t lay_out_gather(const struct sharpi_program *program, struct gather *g, uint64_t *end,
+                              struct sharpi_error *err)
+{
+    const uint32_t rows = program->flow.request.max_tokens;
+    int32_t status = matrix_init(&g->matrix, g->table->type, g->end - g->first, rows, 1, NULL, err);
+    g->row_bytes = sharpi_row_bytes(g->table->type, g->end - g->first);
+    return status ? status : give_out(end, rows * g->row_bytes, &g->raw, err);
+}
+
+/* What they become. */
+static int32_t lay_out_gathered(const struct sharpi_program *program, uint64_t *end, struct sharpi_error *err)
+{
+    const uint64_t rows = program->flow.request.max_tokens;
+    int32_t status = SHARPI_OK;
+    for (uint32_t i = 0; i < program->n_gathers && !status; i++) {
+        struct gather *g = &program->gathers[i];
+        status = give_out(end, matrix_device_bytes(g->matrix.type, g->matrix.n_in, rows, 1), &g->packed, err);
+        if (!status)
+            status = give_out(end, rows * (g->end - g->first) * sizeof(float), &g->rows, err);
+    }
+    return status;
+}
+
 /* The inputs: [head, tokens, positions, seqs_of, logit_rows, seqs, gathered rows], offsets from their beginning. */
 static int32_t lay_out_inputs(struct sharpi_program *program, struct sharpi_error *err)
 {
@@ -102,9 +126,13 @@ static int32_t lay_out_inputs(struct sharpi_program *program, struct sharpi_erro
         (status = give_out(&end, request->max_tokens * UINT64_C(4), &l->positions, err)) ||
         (status = give_out(&end, request->max_tokens * UINT64_C(4), &l->seqs_of, err)) ||
         (status = give_out(&end, request->max_logits * UINT64_C(4), &l->logit_rows, err)) ||
-        (status = give_out(&end, request->max_seqs * sizeof(struct sharpi_batch_seq), &l->seqs, err)) ||
-        (status = give_out(&end, request->max_tokens * l->gather_stride, &l->gathers, err)))
+        (status = give_out(&end, request->max_seqs * sizeof(struct sharpi_batch_seq), &l->seqs, err)))
         return status;
+    l->gathers = end;
+    for (uint32_t i = 0; i < program->n_gathers; i++) {
+        if ((status = lay_out_gather(program, &program->gathers[i], &end, err)))
+            return status;
+    }
     l->input_bytes = end;
     return SHARPI_OK;
 }
@@ -165,7 +193,8 @@ int32_t program_lay_out(struct sharpi_program *program, struct sharpi_error *err
         (status = give_out(&end, program->flow.n_vocab ? rows * round64(program->flow.n_vocab * 4) : 0,
                            &l->logits, err)) ||
         (status = give_out(&end, (LOGITS_ROWS + 1) * 4, &l->counts, err)) ||
-        (status = lay_out_best(program, rows, &end, err)) || (status = lay_out_moe(program, &end, err)))
+        (status = lay_out_best(program, rows, &end, err)) ||
+        (status = lay_out_gathered(program, &end, err)) || (status = lay_out_moe(program, &end, err)))
         return status;
     l->n_bytes = end > upload_bytes(program) ? end : upload_bytes(program);
     return SHARPI_OK;
@@ -177,10 +206,13 @@ static void point_cells(struct sharpi_program *program)
 {
     const struct layout *l = &program->layout;
     struct flow *flow = &program->flow;
-    for (uint32_t i = 0; i < program->n_gathers; i++) {
-        struct cell *cell = &flow->cells[program->gathers[i].op->out];
-        cell->offset = l->inputs + l->gathers + program->gathers[i].column_bytes;
-        cell->stride = l->gather_stride;
+    for (uint32_t i = 0; i < program->n_gathers; i++)
+        program->gathers[i].matrix.data = program->scratch + program->gathers[i].packed;
+    for (uint32_t i = 0; i < program->n_gathered; i++) {
+        const struct gather *g = &program->gathers[program->gathered[i].gather];
+        struct cell *cell = &flow->cells[program->gathered[i].cell];
+        cell->offset = g->rows + (program->gathered[i].first - g->first) * sizeof(float);
+        cell->stride = (g->end - g->first) * sizeof(float);
     }
     for (uint32_t i = 0; i < flow->n_cells; i++) {
         struct cell *cell = &flow->cells[i];

@@ -61,6 +61,7 @@ struct mixture {
 
 enum launch_kind {
     LAUNCH_ROWS = 1,
+    LAUNCH_GATHER, /* unpacks gathered rows */
     LAUNCH_LOOKUP, /* rows of the token ids; skipped when the batch brings embeddings */
     LAUNCH_MATMUL,
     LAUNCH_ATTENTION,
@@ -97,7 +98,6 @@ struct layout {
     uint64_t attention_bytes, matmul_bytes, moe_bytes;
     /* Of the inputs: what is copied before every step, from a host buffer of the same layout. */
     uint64_t step, tokens, positions, seqs_of, logit_rows, seqs, gathers, input_bytes;
-    uint64_t gather_stride;            /* bytes of all gathered columns of a token */
     uint64_t class_pages[MAX_CLASSES]; /* from `pages` on */
     uint32_t page_stride[MAX_CLASSES]; /* entries */
     uint64_t page_bytes;
@@ -113,9 +113,22 @@ struct step_head {
     int32_t reserved[11];
 };
 
+/* Columns [first, end) of a table that stays in the file mapping. The host sends the tokens' rows as they are in the file; the
+ * device unpacks them like a small matrix of its own. */
 struct gather {
-    const struct sharpi_op *op;
-    uint64_t column_bytes; /* in a token's row of gathers */
+    const struct sharpi_tensor *table;
+    float scale;
+    uint64_t first, end;
+    struct cuda_matrix matrix;  /* [end - first, rows]: one per token */
+    uint64_t row_bytes;         /* in the file */
+    uint64_t raw, packed, rows; /* in the inputs; in scratch; in scratch: f32 rows of end - first columns */
+};
+
+/* Which columns of a gather an op wants. */
+struct gathered {
+    int32_t cell;
+    uint32_t gather;
+    uint64_t first; /* column of the table */
 };
 
 struct graph_slot {
@@ -136,9 +149,10 @@ struct sharpi_program {
     struct attention *attentions;
     struct mixture *mixtures;
     struct gather *gathers;
+    struct gathered *gathered;
     struct launch *launches;
-    uint32_t n_weights, n_attentions, n_mixtures, n_gathers, n_launches;
-    uint32_t cap_weights, cap_attentions, cap_mixtures, cap_gathers, cap_launches;
+    uint32_t n_weights, n_attentions, n_mixtures, n_gathers, n_gathered, n_launches;
+    uint32_t cap_weights, cap_attentions, cap_mixtures, cap_gathers, cap_gathered, cap_launches;
     struct flow_traits traits;
 
     struct layout layout;

@@ -79,6 +79,23 @@ static int launch_lookup(const struct run *run, const struct launch *launch)
                                 program->embedding_width, run->stream);
 }
 
+/* Whole groups of rows are packed: what lies past the last one was sent in an earlier step, or is zero. */
+static int launch_gather(const struct run *run, const struct launch *launch)
+{
+    const struct sharpi_program *program = run->program;
+    const struct gather *g = &program->gathers[launch->index];
+    uint64_t rows = (run->n_tokens + MATMUL_GROUP - 1) / MATMUL_GROUP * MATMUL_GROUP;
+    int error;
+    rows = rows < g->matrix.n_out ? rows : g->matrix.n_out;
+    error = matrix_repack(&g->matrix, 0, program->scratch + program->layout.inputs + g->raw, 0, rows,
+                          run->stream);
+    if (error)
+        return error;
+    return matrix_gather_launch(&g->matrix, NULL, 0, run->n_tokens, step_count(program, SHARPI_ROWS_TOKENS),
+                                g->scale, (float *)(void *)(program->scratch + g->rows), g->end - g->first,
+                                run->stream);
+}
+
 static int launch_attention(const struct run *run, const struct launch *launch)
 {
     const struct attention *a = &run->program->attentions[launch->index];
@@ -111,6 +128,8 @@ static int enqueue(const struct run *run, const struct launch *launch)
     switch (launch->kind) {
     case LAUNCH_ROWS:
         return launch_rows(run, launch);
+    case LAUNCH_GATHER:
+        return launch_gather(run, launch);
     case LAUNCH_LOOKUP:
         return launch_lookup(run, launch);
     case LAUNCH_MATMUL:
@@ -145,9 +164,13 @@ static int32_t enqueue_all(const struct run *run, struct sharpi_error *err)
 {
     struct sharpi_program *program = run->program;
     const struct layout *l = &program->layout;
-    uint64_t bytes = l->gathers + run->n_tokens * l->gather_stride;
-    cudaError_t error = cudaMemcpyAsync(program->scratch + l->inputs, program->host_inputs, bytes,
+    cudaError_t error = cudaMemcpyAsync(program->scratch + l->inputs, program->host_inputs, l->gathers,
                                         cudaMemcpyHostToDevice, run->stream);
+    for (uint32_t i = 0; i < program->n_gathers && !error; i++) {
+        const struct gather *g = &program->gathers[i];
+        error = cudaMemcpyAsync(program->scratch + l->inputs + g->raw, program->host_inputs + g->raw,
+                                run->n_tokens * g->row_bytes, cudaMemcpyHostToDevice, run->stream);
+    }
     if (error)
         return cuda_fail(err, (int)error, "sending the batch");
     for (uint32_t i = 0; i < program->n_launches; i++) {
