@@ -22,9 +22,13 @@ mostlyclean-local:
 sharpicudaincludedir = $(includedir)/sharpi/cuda
 sharpicudainclude_HEADERS = \
 	include/sharpi/cuda/attention-append.cuh \
+	include/sharpi/cuda/attention-convert.cuh \
 	include/sharpi/cuda/attention-exact.cuh \
 	include/sharpi/cuda/attention-merge.cuh \
+	include/sharpi/cuda/attention-narrow.cuh \
 	include/sharpi/cuda/attention-tensor.cuh \
+	include/sharpi/cuda/attention-walk.cuh \
+	include/sharpi/cuda/attention-wgmma-pair.cuh \
 	include/sharpi/cuda/attention-wgmma.cuh \
 	include/sharpi/cuda/attention-work.cuh \
 	include/sharpi/cuda/attention.cuh \

@@ -21,6 +21,8 @@ cuda_matmul_sources = \
 	plugins/backend-cuda/kernels/matmul-tile-other.cu \
 	plugins/backend-cuda/kernels/matmul-tile.cu \
 	plugins/backend-cuda/kernels/matmul-tile.cuh \
+	plugins/backend-cuda/kernels/matmul-wgmma.cuh \
+	plugins/backend-cuda/kernels/matmul-wide.cuh \
 	plugins/backend-cuda/kernels/matmul.c \
 	plugins/backend-cuda/kernels/matmul.h
 cuda_rows_sources = \
@@ -29,6 +31,7 @@ cuda_rows_sources = \
 	plugins/backend-cuda/kernels/moe.h \
 	plugins/backend-cuda/kernels/rows-device.cuh \
 	plugins/backend-cuda/kernels/rows-internal.h \
+	plugins/backend-cuda/kernels/rows-ops.cuh \
 	plugins/backend-cuda/kernels/rows-plan.c \
 	plugins/backend-cuda/kernels/rows.cu \
 	plugins/backend-cuda/kernels/rows.h \
