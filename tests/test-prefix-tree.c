@@ -229,6 +229,31 @@ static void window_that_was_given_up_limits_the_reuse(void)
     world_close(&world);
 }
 
+static void ends_of_prompts_and_turns_outlive_other_window_pages(void)
+{
+    static const uint32_t windows[] = {0, 64};
+    struct world world;
+    struct sharpi_prefix_match match;
+    struct runner *r = world.runners;
+    world_open(&world, windows, 2, 640, 192, 2); /* 8 window pages in all */
+    count_up(r[0].tokens, 640, 1);
+    r[0].cursor.keep_at = 200;
+    run_all(&world, &r[0], 330, 64);
+    finish(&world, &r[0]);
+    count_up(r[1].tokens, 640, 5000);
+    run_all(&world, &r[1], 600, 64); /* another one comes by and wants room */
+    sharpi_prefix_match(world.tree, r[0].tokens, 640, 639, &match);
+    CU_ASSERT(match.length == 330);
+    r[0].tokens[200] = 0; /* the answer is to be another one */
+    sharpi_prefix_match(world.tree, r[0].tokens, 640, 639, &match);
+    CU_ASSERT(match.known == 200 && match.length == 200);
+    r[0].tokens[100] = 0;
+    sharpi_prefix_match(world.tree, r[0].tokens, 640, 639, &match);
+    CU_ASSERT(match.known == 100 && match.length < 100); /* what nobody marked is gone */
+    world_check(&world);
+    world_close(&world);
+}
+
 static void ring_of_one_page_forks_only_where_one_page_is_enough(void)
 {
     static const uint32_t windows[] = {0, 16};
@@ -416,6 +441,8 @@ int main(void)
     CU_add_test(suite, "sequences of one prefix hold it once", sequences_of_one_prefix_hold_it_once);
     CU_add_test(suite, "window that was given up limits the reuse",
                 window_that_was_given_up_limits_the_reuse);
+    CU_add_test(suite, "ends of prompts and turns outlive other window pages",
+                ends_of_prompts_and_turns_outlive_other_window_pages);
     CU_add_test(suite, "ring of one page forks only where one page is enough",
                 ring_of_one_page_forks_only_where_one_page_is_enough);
     CU_add_test(suite, "failed copy changes nothing", failed_copy_changes_nothing);
