@@ -6,6 +6,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -118,6 +119,15 @@ static void remove_entry(struct sharpi_prompt_cache *cache, uint32_t i)
     cache->entries[i] = cache->entries[--cache->n_entries];
 }
 
+static int32_t state_of(struct sharpi_prompt_cache *cache, const struct entry *entry)
+{
+    int32_t state;
+    pthread_mutex_lock(&cache->lock);
+    state = entry->state;
+    pthread_mutex_unlock(&cache->lock);
+    return state;
+}
+
 /* Removes the oldest files until the rest is small enough; those being read stay. */
 static void trim(struct sharpi_prompt_cache *cache)
 {
@@ -127,7 +137,8 @@ static void trim(struct sharpi_prompt_cache *cache)
         for (i = 0; i < cache->n_entries; i++) {
             const struct entry *e = cache->entries[i];
             sum += e->file_bytes;
-            if (e->state == STATE_IDLE && (oldest == UINT32_MAX || e->age < cache->entries[oldest]->age))
+            if (state_of(cache, e) == STATE_IDLE &&
+                (oldest == UINT32_MAX || e->age < cache->entries[oldest]->age))
                 oldest = i;
         }
         if (oldest == UINT32_MAX || (sum <= cache->options.max_bytes && cache->n_entries < MOST_ENTRIES))
@@ -148,6 +159,8 @@ static void read_wanted(struct sharpi_prompt_cache *cache, struct entry *entry)
         status = prompt_file_read_bytes(path, &file, &err);
     if (status)
         warn(cache, err.text);
+    else
+        utimensat(AT_FDCWD, path, NULL, 0); /* used now: the oldest goes first */
     pthread_mutex_lock(&cache->lock);
     entry->file.data.bytes = status ? NULL : file.data.bytes;
     entry->state = status ? STATE_BAD : STATE_LOADED;
@@ -236,8 +249,9 @@ int32_t sharpi_prompt_cache_open(const struct sharpi_prompt_cache_options *optio
     if (!status)
         status = index_folder(cache, err);
     if (!status) {
-        trim(cache);
         cache->has_lock = !pthread_mutex_init(&cache->lock, NULL) && !pthread_cond_init(&cache->work, NULL);
+        if (cache->has_lock)
+            trim(cache);
         cache->has_thread = cache->has_lock && !pthread_create(&cache->thread, NULL, cache_main, cache);
         if (!cache->has_thread)
             status = sharpi_fail(err, SHARPI_ENOMEM, "no thread for the prompt cache");
@@ -324,15 +338,6 @@ uint32_t sharpi_prompt_cache_n(struct sharpi_prompt_cache *cache)
     return cache->n_entries;
 }
 
-static int32_t state_of(struct sharpi_prompt_cache *cache, const struct entry *entry)
-{
-    int32_t state;
-    pthread_mutex_lock(&cache->lock);
-    state = entry->state;
-    pthread_mutex_unlock(&cache->lock);
-    return state;
-}
-
 uint32_t sharpi_prompt_cache_common(struct sharpi_prompt_cache *cache, uint32_t i, const int32_t *tokens,
                                     uint32_t n_tokens, struct sharpi_prompt_data *data)
 {
@@ -351,20 +356,38 @@ uint32_t sharpi_prompt_cache_common(struct sharpi_prompt_cache *cache, uint32_t 
     return same;
 }
 
+static void drop_bytes(struct entry *entry)
+{
+    if (entry->state == STATE_LOADED) {
+        free(entry->file.data.bytes);
+        entry->file.data.bytes = NULL;
+        entry->state = STATE_IDLE;
+    }
+}
+
+/* Sends the thread to read; bytes of others, for whom nobody came, go. */
+static void want(struct sharpi_prompt_cache *cache, struct entry *entry)
+{
+    for (uint32_t i = 0; i < cache->n_entries; i++)
+        drop_bytes(cache->entries[i]);
+    entry->state = STATE_WANTED;
+    entry->age = (int64_t)time(NULL);
+    cache->wanted = entry;
+    pthread_cond_signal(&cache->work);
+}
+
 int32_t sharpi_prompt_cache_load(struct sharpi_prompt_cache *cache, uint32_t i, uint64_t n_bytes,
                                  struct sharpi_prompt_data *data)
 {
     struct entry *entry = cache->entries[i];
     int32_t status = SHARPI_EFULL;
     pthread_mutex_lock(&cache->lock);
-    if (entry->file.data.n_bytes != n_bytes && entry->state != STATE_BAD) {
+    if (entry->file.data.n_bytes != n_bytes && entry->state == STATE_IDLE) {
         entry->state = STATE_BAD;
         cache->n_refused++;
     }
     if (entry->state == STATE_IDLE && !cache->wanted) {
-        entry->state = STATE_WANTED;
-        cache->wanted = entry;
-        pthread_cond_signal(&cache->work);
+        want(cache, entry);
     } else if (entry->state == STATE_LOADED) {
         *data = entry->file.data;
         status = SHARPI_OK;
@@ -377,13 +400,8 @@ int32_t sharpi_prompt_cache_load(struct sharpi_prompt_cache *cache, uint32_t i, 
 
 void sharpi_prompt_cache_unload(struct sharpi_prompt_cache *cache, uint32_t i)
 {
-    struct entry *entry = cache->entries[i];
     pthread_mutex_lock(&cache->lock);
-    if (entry->state == STATE_LOADED) {
-        free(entry->file.data.bytes);
-        entry->file.data.bytes = NULL;
-        entry->state = STATE_IDLE;
-    }
+    drop_bytes(cache->entries[i]);
     pthread_mutex_unlock(&cache->lock);
 }
 

@@ -24,7 +24,7 @@ static uint32_t prompt_budget(const struct sharpi_scheduler *s, uint32_t n_decod
         return most;
     if (t->prefill_token_s <= 0)
         return most < FIRST_CHUNK ? most : FIRST_CHUNK;
-    tokens = (s->options.max_stall_ms * 1e-3 - t->decode_step_s) / t->prefill_token_s;
+    tokens = s->options.max_stall_ms * 1e-3 / t->prefill_token_s;
     if (tokens < 1)
         return 1; /* however slow: prompts must come to an end */
     return tokens < most ? (uint32_t)tokens : most;
@@ -246,18 +246,27 @@ static int32_t run(struct sharpi_scheduler *s, const struct sharpi_work *work, u
     return status;
 }
 
-/* Each by itself. A sequence whose ring the failed step has overwritten begins again. */
-static void run_one_by_one(struct sharpi_scheduler *s, const uint32_t *lengths)
+/* Sequences whose ring a failed step has overwritten begin again. Before others run: their pages must be free to go. */
+static void restart_lost(struct sharpi_scheduler *s)
+{
+    uint32_t i;
+    for (i = 0; i < s->n_work; i++) {
+        if (sharpi_session_length(s->work_of[i]->session) != s->lengths[i]) {
+            request_preempt(s, s->work_of[i], 0);
+            s->work_of[i] = NULL;
+        }
+    }
+}
+
+static void run_one_by_one(struct sharpi_scheduler *s)
 {
     uint32_t i;
     for (i = 0; i < s->n_work; i++) {
         struct sharpi_error err = SHARPI_ERROR_INIT;
         struct request *r = s->work_of[i];
         int32_t status;
-        if (sharpi_session_length(r->session) != lengths[i]) {
-            request_preempt(s, r, 0);
+        if (!r)
             continue;
-        }
         status = run(s, &s->work[i], 1, &err);
         if (status)
             request_fail(s, r, &s->running, status, err.text);
@@ -313,7 +322,7 @@ void scheduler_step(struct sharpi_scheduler *s)
         s->lengths[i] = sharpi_session_length(s->work[i].session);
     begin = scheduler_now();
     if (s->tap) { /* taps are read from one sequence at a time */
-        run_one_by_one(s, s->lengths);
+        run_one_by_one(s);
         count_step(s, scheduler_now() - begin);
         return;
     }
@@ -326,8 +335,10 @@ void scheduler_step(struct sharpi_scheduler *s)
     }
     sharpi_log_printf(&s->model->engine->log, SHARPI_LOG_WARN, "engine", "a step of %u sequences failed: %s",
                       s->n_work, err.text);
-    if (s->n_work == 1)
+    if (s->n_work == 1) {
         request_fail(s, s->work_of[0], &s->running, status, err.text);
-    else
-        run_one_by_one(s, s->lengths);
+    } else {
+        restart_lost(s);
+        run_one_by_one(s);
+    }
 }

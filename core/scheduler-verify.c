@@ -38,7 +38,7 @@ void scheduler_verify(struct sharpi_scheduler *s, struct request *r, const float
             largest = fmaxf(largest, fabsf(logits[i]));
         }
         if (tolerance <= 0)
-            tolerance = 0.02f * largest;
+            tolerance = 0.1f * largest;
         s->stats.verify_runs++;
         if (!(difference <= tolerance)) {
             s->stats.verify_mismatches++;

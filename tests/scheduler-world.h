@@ -23,7 +23,7 @@ struct answer {
 
 /* Submits; prompt and numbers in `request` as given, event and user are set. */
 int32_t answer_ask(struct sharpi_scheduler *s, struct sharpi_request request, struct answer *answer);
-/* Waits for its end, or for n tokens. 0 when that takes more than two minutes. */
+/* Waits for its end, or for n tokens. 0 when that takes more than some minutes. */
 int answer_wait(struct answer *answer);
 int answer_wait_tokens(struct answer *answer, uint32_t n);
 

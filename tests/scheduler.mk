@@ -1,6 +1,7 @@
 # Shared pages, the page cache, and the scheduler.
 
-check_PROGRAMS += tests/test-prefix-tree tests/test-scheduler tests/test-scheduler-stress
+check_PROGRAMS += tests/test-prefix-tree tests/test-scheduler tests/test-scheduler-stress \
+	tests/test-scheduler-model
 tests_test_prefix_tree_SOURCES = tests/test-prefix-tree.c
 tests_test_scheduler_SOURCES = tests/test-scheduler.c tests/scheduler-world.c tests/scheduler-world.h \
 	tests/fixtures.c tests/fixtures.h
@@ -10,3 +11,6 @@ tests_test_scheduler_stress_SOURCES = tests/test-scheduler-stress.c tests/schedu
 tests_test_scheduler_stress_LDADD = $(LDADD) -lm
 # Allocations of the core fail as the test wants.
 tests_test_scheduler_stress_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
+tests_test_scheduler_model_SOURCES = tests/test-scheduler-model.c tests/scheduler-world.c \
+	tests/scheduler-world.h tests/fixtures.c tests/fixtures.h
+tests_test_scheduler_model_LDADD = $(LDADD) -lm
