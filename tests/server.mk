@@ -22,7 +22,7 @@ tests_server_fail_malloc_la_CFLAGS = -O1 -std=c17 $(WARN_CFLAGS)
 tests_server_fail_malloc_la_LDFLAGS = -module -avoid-version -shared -rpath /nowhere
 
 check_PROGRAMS += tests/test-http
-tests_test_http_SOURCES = tests/test-http.c
+tests_test_http_SOURCES = tests/test-http.c tests/gguf-build.c tests/gguf-build.h tests/vocab-build.c tests/vocab-build.h
 tests_test_http_CPPFLAGS = $(AM_CPPFLAGS) $(MICROHTTPD_CFLAGS)
 tests_test_http_LDADD = server/libserver.la $(LDADD) -lm
 

@@ -9,10 +9,12 @@
 #include "server/json-read.h"
 #include "server/listen.h"
 #include "server/origin.h"
+#include "server/output.h"
 #include "server/request.h"
 #include "server/settings.h"
 #include "server/sse.h"
 #include "server/stops.h"
+#include "tests/vocab-build.h"
 
 /* ---- Stop strings */
 
@@ -387,6 +389,102 @@ static void conversations_are_checked(void)
     json_decref(body);
 }
 
+/* ---- From tokens to what a client sees */
+
+enum {
+    UNK,
+    BOS,
+    EOS,
+    THINK,
+    END_THINK,
+    CHANNEL,
+    END_CHANNEL,
+    THOUGHT,
+    HELLO,
+    WORLD,
+    NEWLINE,
+    E_ACUTE_1,
+    E_ACUTE_2
+};
+
+static struct sharpi_tokenizer *words(void)
+{
+    static const struct vocab_token tokens[] = {
+        {"<unk>", SHARPI_TOKEN_UNKNOWN, 0},      {"<s>", SHARPI_TOKEN_CONTROL, 0},
+        {"</s>", SHARPI_TOKEN_CONTROL, 0},       {"<think>", SHARPI_TOKEN_CONTROL, 0},
+        {"</think>", SHARPI_TOKEN_CONTROL, 0},   {"<|channel>", SHARPI_TOKEN_CONTROL, 0},
+        {"<channel|>", SHARPI_TOKEN_CONTROL, 0}, {"thought", SHARPI_TOKEN_NORMAL, 0},
+        {"hello", SHARPI_TOKEN_NORMAL, 0},       {"world", SHARPI_TOKEN_NORMAL, 0},
+        {"<0x0A>", SHARPI_TOKEN_BYTE, 0},        {"<0xC3>", SHARPI_TOKEN_BYTE, 0},
+        {"<0xA9>", SHARPI_TOKEN_BYTE, 0},        {NULL, 0, 0}};
+    const struct vocab vocab = {.model = "llama", .tokens = tokens, .no_prefix = 1, .bos = BOS};
+    struct sharpi_tokenizer *tokenizer = NULL;
+    CU_ASSERT_FATAL(vocab_create(&vocab, &tokenizer, NULL) == SHARPI_OK);
+    return tokenizer;
+}
+
+/* Pushes tokens until -1, or until the output is over; returns how many it took. */
+static int32_t push_all(struct output *o, const int32_t *tokens)
+{
+    const struct sharpi_logprob top = {.id = HELLO, .logprob = -0.5f};
+    int32_t n = 0;
+    while (tokens[n] >= 0 && !output_push(o, tokens[n], -(float)tokens[n], &top, 1))
+        n++;
+    output_end(o);
+    CU_ASSERT(!o->failed);
+    return n;
+}
+
+static void expect_output(const int32_t *tokens, const char *stop, const char *prompt, const char *thought,
+                          const char *said, const int32_t *with_probs)
+{
+    struct sharpi_tokenizer *tokenizer = words();
+    struct stop_strings stops = {0};
+    struct output o;
+    uint32_t n = 0;
+    if (stop)
+        CU_ASSERT(stop_strings_add(&stops, stop, strlen(stop), NULL) == SHARPI_OK);
+    CU_ASSERT_FATAL(output_init(&o, tokenizer, &stops, 1, 1, prompt, strlen(prompt), NULL) == SHARPI_OK);
+    push_all(&o, tokens);
+    CU_ASSERT_STRING_EQUAL(o.thought.n ? o.thought.data : "", thought);
+    CU_ASSERT_STRING_EQUAL(o.said.n ? o.said.data : "", said);
+    for (; with_probs[n] >= 0; n++)
+        CU_ASSERT_FATAL(n < o.probs.n && o.probs.items[n].token == with_probs[n] &&
+                        o.probs.items[n].n_top == 1);
+    CU_ASSERT(o.probs.n == n && o.probs.n_tops == n);
+    output_free(&o);
+    stop_strings_free(&stops);
+    sharpi_tokenizer_destroy(tokenizer);
+}
+
+static void reasoning_is_told_from_the_answer(void)
+{
+    static const int32_t think[] = {THINK, HELLO, END_THINK, NEWLINE, WORLD, HELLO, -1},
+                         probs[] = {WORLD, HELLO, -1};
+    static const int32_t channel[] = {CHANNEL, THOUGHT, HELLO, END_CHANNEL, WORLD, HELLO, -1};
+    static const int32_t plain[] = {WORLD, HELLO, -1}, open[] = {HELLO, END_THINK, WORLD, HELLO, -1};
+    expect_output(think, NULL, "", "hello", "worldhello", probs);
+    expect_output(channel, NULL, "", "hello", "worldhello", probs);
+    expect_output(plain, NULL, "", "", "worldhello", probs);
+    expect_output(open, NULL, "<|im_start|>assistant\n<think>\n", "hello", "worldhello", probs);
+}
+
+static void a_stop_string_cuts_text_and_probabilities(void)
+{
+    static const int32_t tokens[] = {THINK, HELLO, WORLD, END_THINK, WORLD, HELLO, WORLD, HELLO, -1};
+    static const int32_t two[] = {WORLD, HELLO, -1}, all[] = {WORLD, HELLO, WORLD, HELLO, -1}, none[] = {-1};
+    expect_output(tokens, "owor", "", "helloworld", "worldhell", two); /* the thought is not searched */
+    expect_output(tokens, "owori", "", "helloworld", "worldhelloworldhello", all);
+    expect_output(tokens, "world", "", "helloworld", "", none);
+}
+
+static void characters_come_whole(void)
+{
+    static const int32_t cut[] = {HELLO, E_ACUTE_1, -1}, whole[] = {HELLO, E_ACUTE_1, E_ACUTE_2, -1};
+    expect_output(whole, NULL, "", "", "hello\xc3\xa9", whole);
+    expect_output(cut, NULL, "", "", "hello\xef\xbf\xbd", cut);
+}
+
 /* ---- Addresses */
 
 static void addresses_open_or_say_why(void)
@@ -468,6 +566,9 @@ int main(void)
     CU_ADD_TEST(suite, what_cannot_be_done_is_refused_by_name);
     CU_ADD_TEST(suite, contents_are_text);
     CU_ADD_TEST(suite, conversations_are_checked);
+    CU_ADD_TEST(suite, reasoning_is_told_from_the_answer);
+    CU_ADD_TEST(suite, a_stop_string_cuts_text_and_probabilities);
+    CU_ADD_TEST(suite, characters_come_whole);
     CU_ADD_TEST(suite, addresses_open_or_say_why);
     CU_ADD_TEST(suite, hosts_are_told_apart);
     CU_ADD_TEST(suite, lists_have_words);
