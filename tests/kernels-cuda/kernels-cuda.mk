@@ -5,6 +5,8 @@ check_LTLIBRARIES += tests/kernels-cuda/libtests.la
 tests_kernels_cuda_libtests_la_SOURCES = \
 	$(kv_float_cuda_sources) \
 	$(kv_q8_0_cuda_sources) \
+	plugins/backend-cpu/dequant.c \
+	plugins/backend-cpu/matmul-unpack.c \
 	plugins/kv-float/kv-float-c.c \
 	plugins/kv-q8_0/q8_0-c.c \
 	tests/kernels-cuda/attention.cu \
