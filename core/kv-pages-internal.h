@@ -44,7 +44,7 @@ struct sharpi_kv_seq {
 };
 
 /* A page that nobody holds; reclaims if need be. -1: none. The caller adds the reference at once. */
-int32_t pool_take(struct sharpi_kv_pages *pages, uint32_t c);
+int32_t pool_take(struct sharpi_kv_pages *pages, uint32_t c, int32_t even_kept);
 void pool_add_seq(struct sharpi_kv_pages *pages, uint32_t c, int32_t page);
 void pool_drop_seq(struct sharpi_kv_pages *pages, uint32_t c, int32_t page);
 

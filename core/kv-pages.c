@@ -166,11 +166,11 @@ uint64_t sharpi_kv_pages_copies(const struct sharpi_kv_pages *pages)
 
 /* ---- References */
 
-int32_t pool_take(struct sharpi_kv_pages *pages, uint32_t c)
+int32_t pool_take(struct sharpi_kv_pages *pages, uint32_t c, int32_t even_kept)
 {
     struct page_class *class = &pages->classes[c];
     while (!sharpi_kv_pages_free(pages, c)) {
-        if (!pages->hooks.reclaim || !pages->hooks.reclaim(pages->hooks.user, c))
+        if (!pages->hooks.reclaim || !pages->hooks.reclaim(pages->hooks.user, c, even_kept))
             return -1;
     }
     return class->free_pages[--class->n_free];
@@ -239,7 +239,7 @@ void sharpi_kv_page_unhold(struct sharpi_kv_pages *pages, uint32_t class_index, 
 
 int32_t sharpi_kv_page_take(struct sharpi_kv_pages *pages, uint32_t class_index)
 {
-    int32_t page = pool_take(pages, class_index);
+    int32_t page = pool_take(pages, class_index, 1);
     if (page >= 0)
         sharpi_kv_page_hold(pages, class_index, page);
     return page;

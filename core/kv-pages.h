@@ -67,10 +67,10 @@ struct sharpi_kv_hooks {
     void *user;
     /* Copies a page's K and V of all layers of the class. */
     int32_t (*copy)(void *user, uint32_t class_index, int32_t from, int32_t to, struct sharpi_error *err);
-    /* The cache gives up some page that nobody else holds. 1: done. */
-    int32_t (*reclaim)(void *user, uint32_t class_index);
-    /* The cache gives up this page. 1: done. */
-    int32_t (*disown)(void *user, uint32_t class_index, int32_t page);
+    /* The cache gives up some page that nobody else holds; one that it would like to keep only if `even_kept`. 1: done. */
+    int32_t (*reclaim)(void *user, uint32_t class_index, int32_t even_kept);
+    /* The cache gives up this page likewise. */
+    int32_t (*disown)(void *user, uint32_t class_index, int32_t page, int32_t even_kept);
 };
 void sharpi_kv_pages_set_hooks(struct sharpi_kv_pages *pages, const struct sharpi_kv_hooks *hooks);
 uint64_t sharpi_kv_pages_copies(const struct sharpi_kv_pages *pages); /* since creation */

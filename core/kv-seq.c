@@ -133,19 +133,28 @@ static uint32_t has_rows_in_use(const struct sharpi_kv_seq *seq, const struct pa
     return last + class->shape.window > seq->length;
 }
 
+/* Whether the cache lets go of a page that only it and the sequence hold. */
+static int32_t is_let_go(struct sharpi_kv_pages *pages, uint32_t c, int32_t page, int32_t even_kept)
+{
+    const struct page_class *class = &pages->classes[c];
+    return page >= 0 && pages->hooks.disown && class->pages[page].seqs == 1 &&
+           pages->hooks.disown(pages->hooks.user, c, page, even_kept) && !held_by_others(class, page);
+}
+
 /* Makes sure that nobody else holds the page that is going to be written. */
 static int32_t own_page(struct sharpi_kv_seq *seq, uint32_t c, uint32_t page, struct sharpi_error *err)
 {
     struct sharpi_kv_pages *pages = seq->pages;
     struct page_class *class = &pages->classes[c];
     struct seq_class *mine = &seq->classes[c];
-    int32_t *entry = &mine->table[page % class->n_entries], fresh, status;
+    int32_t *entry = &mine->table[page % class->n_entries], fresh = -1, status, even_kept;
     if (*entry >= 0 && !held_by_others(class, *entry))
         return SHARPI_OK;
-    fresh = pool_take(pages, c);
-    if (fresh < 0 && *entry >= 0 && pages->hooks.disown && class->pages[*entry].seqs == 1 &&
-        pages->hooks.disown(pages->hooks.user, c, *entry) && !held_by_others(class, *entry))
-        return SHARPI_OK;
+    for (even_kept = 0; fresh < 0 && even_kept < 2; even_kept++) {
+        fresh = pool_take(pages, c, even_kept);
+        if (fresh < 0 && is_let_go(pages, c, *entry, even_kept))
+            return SHARPI_OK;
+    }
     if (fresh < 0)
         return sharpi_fail(err, SHARPI_EFULL, "no KV page is free for window %u", class->shape.window);
     pool_add_seq(pages, c, fresh);

@@ -172,19 +172,19 @@ static int32_t reclaim_from(struct sharpi_prefix_tree *tree, uint32_t c, uint32_
     return 0;
 }
 
-static int32_t reclaim(void *user, uint32_t c)
+static int32_t reclaim(void *user, uint32_t c, int32_t even_kept)
 {
     struct sharpi_prefix_tree *tree = user;
-    int32_t done = reclaim_from(tree, c, LIST_PLAIN) || reclaim_from(tree, c, LIST_KEPT);
+    int32_t done = reclaim_from(tree, c, LIST_PLAIN) || (even_kept && reclaim_from(tree, c, LIST_KEPT));
     tree->evicted += (uint64_t)done;
     return done;
 }
 
-static int32_t disown(void *user, uint32_t c, int32_t page)
+static int32_t disown(void *user, uint32_t c, int32_t page, int32_t even_kept)
 {
     struct sharpi_prefix_tree *tree = user;
     uint32_t list;
-    for (list = 0; list < N_LISTS; list++) {
+    for (list = 0; list < (even_kept ? N_LISTS : LIST_KEPT); list++) {
         struct prefix_node *node = tree->classes[c].oldest[list];
         for (; node; node = node->held[c].newer) {
             if (node->held[c].page == page)
