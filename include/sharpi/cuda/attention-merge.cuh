@@ -29,7 +29,7 @@ __device__ inline uint64_t partial_row(const work_shape &w, uint32_t block, uint
     return ((uint64_t)block * 2 + slot) * w.m + row;
 }
 
-constexpr uint32_t merge_threads = 512, merge_columns = 128;
+constexpr uint32_t merge_threads = 512, merge_columns = 128; /* at most so many threads */
 
 /* What merge_item shares among its threads. */
 struct merge_state {
@@ -37,12 +37,12 @@ struct merge_state {
     float maxima[merge_threads / 32], sums[merge_threads / 32];
 };
 
-/* Columns [column, + merge_columns) of one output row of sequence `seq`: a warp takes every 16th partial. */
+/* Columns [column, + merge_columns) of one output row of sequence `seq`: each warp takes every n_warps-th partial. */
 __device__ inline void merge_item(const sharpi_kv_cuda_args &a, const work_shape &w, uint32_t seq,
                                   const sharpi_batch_seq &s, uint32_t row, uint32_t kv_head, uint32_t column,
                                   merge_state &state)
 {
-    constexpr uint32_t n_warps = merge_threads / 32;
+    const uint32_t n_warps = blockDim.x / 32;
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, d = a.head_dim;
     uint32_t page, end_page, begin;
     const uint32_t chunk = chunk_of(w, count_units(a, w, seq, begin));

@@ -57,15 +57,18 @@ inline uint64_t whole_blocks(const sharpi_kv_cuda_args &a, uint32_t m)
     return ((uint64_t)a.max_tokens * ratio_of(a) / m + a.max_seqs) * a.n_kv_heads;
 }
 
-/* Blocks for all rows that can be in parts, or enough to fill the device. */
+/* Blocks for all rows that can be in parts, or enough to fill the device; of many warps only where segments can have many
+ * parts. */
 inline int launch_merge(const sharpi_kv_cuda_args &a, const work_shape &w, cudaStream_t stream)
 {
     const uint64_t rows = w.all_few ? max_seq_rows(a) : few_rows;
     const uint64_t items =
         rows * a.n_kv_heads * a.max_seqs * ((a.head_dim + merge_columns - 1) / merge_columns);
-    const uint64_t limit = 16ull * a.n_sms;
-    return launch(merge_kernel, (uint32_t)(items < limit ? items : limit), merge_threads, 0, stream,
-                  a.overlaps, a, w, (uint32_t)rows);
+    const uint64_t parts = w.n_blocks / ((uint64_t)a.n_kv_heads * a.max_seqs) + 2;
+    const uint32_t n_threads = parts > 8 ? merge_threads : 64;
+    const uint64_t limit = (n_threads > 64 ? 16ull : 64ull) * a.n_sms;
+    return launch(merge_kernel, (uint32_t)(items < limit ? items : limit), n_threads, 0, stream, a.overlaps,
+                  a, w, (uint32_t)rows);
 }
 
 /* Both ways of sharing the work, with a kernel (of any kind) and its grid sizes; `launch_whole` may take the second. */
