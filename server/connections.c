@@ -163,13 +163,13 @@ static void drop(struct connections *all, void **context)
     *context = NULL;
 }
 
-void connections_notify(void *connections, struct MHD_Connection *mhd, void **context,
+void connections_notify(void *all, struct MHD_Connection *mhd, void **context,
                         enum MHD_ConnectionNotificationCode code)
 {
     if (code == MHD_CONNECTION_NOTIFY_STARTED)
-        add(connections, mhd, context);
+        add(all, mhd, context);
     else
-        drop(connections, context);
+        drop(all, context);
 }
 
 struct connection *connection_of(struct MHD_Connection *mhd)

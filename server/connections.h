@@ -24,10 +24,10 @@ struct metrics;
 int32_t connections_create(const struct server_settings *settings, struct metrics *metrics,
                            struct connections **out, struct sharpi_error *err);
 /* After the daemon was stopped. */
-void connections_destroy(struct connections *connections);
+void connections_destroy(struct connections *all);
 
 /* libmicrohttpd's notification. */
-void connections_notify(void *connections, struct MHD_Connection *mhd, void **context,
+void connections_notify(void *all, struct MHD_Connection *mhd, void **context,
                         enum MHD_ConnectionNotificationCode code);
 
 /* Of the calling thread's connection; NULL (no memory for it) is fine. */

@@ -196,10 +196,10 @@ enum MHD_Result exchange_access(void *server, struct MHD_Connection *connection,
     return n ? receive(x, upload, n) : finish(x);
 }
 
-void exchange_completed(void *user, struct MHD_Connection *connection, void **context,
+void exchange_completed(void *server, struct MHD_Connection *connection, void **context,
                         enum MHD_RequestTerminationCode why)
 {
-    struct server *server = user;
+    struct server *s = server;
     struct exchange *x = *context;
     connection_set(connection_of(connection), CONNECTION_HEAD);
     if (!x)
@@ -207,18 +207,18 @@ void exchange_completed(void *user, struct MHD_Connection *connection, void **co
     if (x->error.status)
         x->status = x->error.status;
     if (why != MHD_REQUEST_TERMINATED_COMPLETED_OK && why != MHD_REQUEST_TERMINATED_DAEMON_SHUTDOWN) {
-        server->metrics.disconnects++;
+        s->metrics.disconnects++;
         if (!x->error.status)
             x->status = 499;
     }
-    metrics_count(&server->metrics, route_number(x->route), x->status);
-    sharpi_log_printf(&server->model->engine->log, SHARPI_LOG_DEBUG, "server", "%s %s %u", x->request_id,
-                      x->path, x->status);
-    server->body_bytes -= x->body.n;
+    metrics_count(&s->metrics, route_number(x->route), x->status);
+    sharpi_log_printf(&s->model->engine->log, SHARPI_LOG_DEBUG, "server", "%s %s %u", x->request_id, x->path,
+                      x->status);
+    s->body_bytes -= x->body.n;
     text_free(&x->body);
     text_free(&x->out);
     reply_free(x->reply);
     free(x);
     *context = NULL;
-    server->active--;
+    s->active--;
 }

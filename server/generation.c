@@ -43,8 +43,10 @@ static int32_t create(struct server *server, uint32_t n_choices, struct generati
 {
     struct generation *g = calloc(1, sizeof *g + n_choices * sizeof *g->choices);
     pthread_condattr_t monotonic;
-    if (!g)
-        return http_fail(error, 503, "out_of_memory", NULL, "no memory for the request");
+    if (!g) {
+        http_fail(error, 503, "out_of_memory", NULL, "no memory for the request");
+        return -1;
+    }
     g->scheduler = server->scheduler;
     g->n_choices = n_choices;
     g->n_holders = 1;
@@ -185,7 +187,8 @@ static int32_t submit(struct generation *g, uint32_t i, struct sharpi_request *r
         return 0;
     }
     c->in_scheduler = 0;
-    let_go(g); /* the connection holds it too */
+    g->n_holders--; /* not the last: the connection holds it too */
+    pthread_mutex_unlock(&g->lock);
     return refused(status, &err, error);
 }
 
@@ -218,7 +221,7 @@ int32_t generation_start(struct server *server, struct gen_request *request, str
                          struct http_error *error)
 {
     uint32_t n = request->n_prompts * request->n;
-    struct generation *g;
+    struct generation *g = NULL;
     for (uint32_t i = 0; i < request->n_prompts; i++) {
         if (check_length(server, &request->prompts[i], error))
             return -1;
@@ -240,7 +243,7 @@ int32_t generation_start(struct server *server, struct gen_request *request, str
 int32_t generation_embed(struct server *server, const struct gen_request *request, uint32_t kind,
                          struct generation **out, struct http_error *error)
 {
-    struct generation *g;
+    struct generation *g = NULL;
     if (create(server, request->n_prompts, &g, error))
         return -1;
     for (uint32_t i = 0; i < request->n_prompts; i++) {

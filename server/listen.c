@@ -64,7 +64,7 @@ static int32_t is_loopback(const struct sockaddr *address)
 
 static void describe(int fd, char where[128], int32_t *loopback)
 {
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
     socklen_t n = sizeof address;
     char host[64] = "?", port[16] = "?";
     if (getsockname(fd, (struct sockaddr *)&address, &n))

@@ -15,7 +15,11 @@ command -v "$python" >/dev/null || { echo "skipped: no $python"; exit 77; }
 
 failed=0
 skipped=
-run() { "$python" "$here/$@" || failed=1; }
+run() { # SCRIPT ARGUMENT...
+    script=$1
+    shift
+    "$python" "$here/$script" "$@" || failed=1
+}
 has() { "$python" -c "import $1" 2>/dev/null; }
 
 run protocol.py
@@ -25,7 +29,7 @@ export FAIL_MALLOC
 if [ -r "$FAIL_MALLOC" ] && ! ldd "$SHARPI" | grep -q 'lib[at]san'; then run no-memory.py; fi
 if [ -z "${SHARPI_TEST_QUICK:-}" ]; then run load.py --clients 24 --requests 200 --prompts 12 --longest 40; fi
 for package in openai anthropic; do
-    if has $package; then run $package-api.py; else skipped="$skipped $package"; fi
+    if has $package; then run "$package-api.py"; else skipped="$skipped $package"; fi
 done
 if has playwright && "$python" "$here/page.py" --available; then run page.py; else skipped="$skipped playwright"; fi
 
