@@ -2,6 +2,7 @@
 noinst_LTLIBRARIES += plugins/backend-common/libflow.la
 plugins_backend_common_libflow_la_SOURCES = \
 	plugins/backend-common/batch-check.c \
+	plugins/backend-common/file.c \
 	plugins/backend-common/flow-fuse.c \
 	plugins/backend-common/flow-lower.c \
 	plugins/backend-common/flow-place.c \

@@ -241,6 +241,12 @@ void vectors_point(struct flow *flow, const uint8_t *memory);
 /* SHARPI_OK if all tensors of the range have data. */
 int32_t flow_check_data(const struct flow *flow, struct sharpi_error *err);
 
+/* ---- file.c */
+
+/* Gives back the whole pages of [data, data + n_bytes) of the read-only file mapping: they come back if touched, as an
+ * embedding table's rows are. */
+void file_forget(const void *data, uint64_t n_bytes);
+
 /* ---- batch-check.c: SHARPI_OK if the batch can be run; nothing in it is trusted before. */
 
 int32_t batch_check(const struct flow *flow, const struct sharpi_batch *batch, const struct sharpi_run_io *io,

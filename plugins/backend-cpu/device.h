@@ -59,10 +59,6 @@ int32_t memory_take(struct sharpi_device *device, uint64_t n_bytes, const char *
                     struct sharpi_error *err);
 void memory_give(struct sharpi_device *device, void *memory);
 
-/* Gives back the whole pages of [data, data + n_bytes) of the read-only file mapping: they come back if touched, as an
- * embedding table's rows are. */
-void memory_forget_file(const void *data, uint64_t n_bytes);
-
 int32_t cpu_alloc(struct sharpi_device *device, uint64_t n_bytes, void **out, struct sharpi_error *err);
 int32_t cpu_copy(struct sharpi_device *device, void *dst, uint64_t dst_offset, const void *src,
                  uint64_t src_offset, uint64_t n_bytes, struct sharpi_error *err);

@@ -39,9 +39,9 @@ static uint64_t pack_chunk(struct packing *packing, struct weight *w, uint64_t c
     const uint8_t *src = (const uint8_t *)w->tensor->data + chunk / per_matrix * m->n_out * m->row_bytes;
     matrix_pack(m, packing->program->weight_memory + w->offset + chunk / per_matrix * w->packed_bytes, src,
                 first, count);
-    memory_forget_file(src + first * m->row_bytes, count * m->row_bytes);
+    file_forget(src + first * m->row_bytes, count * m->row_bytes);
     if (__atomic_sub_fetch(&w->left, 1, __ATOMIC_ACQ_REL) == 0) /* the pages that chunks shared */
-        memory_forget_file(w->tensor->data, w->tensor->n_bytes);
+        file_forget(w->tensor->data, w->tensor->n_bytes);
     return count * m->row_bytes;
 }
 

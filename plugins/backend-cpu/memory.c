@@ -122,12 +122,3 @@ int32_t cpu_read(struct sharpi_device *device, void *host_dst, const void *src, 
 {
     return cpu_copy(device, host_dst, 0, src, src_offset, n_bytes, err);
 }
-
-void memory_forget_file(const void *data, uint64_t n_bytes)
-{
-    const uintptr_t page = 4096;
-    uintptr_t first = ((uintptr_t)data + page - 1) / page * page,
-              end = ((uintptr_t)data + n_bytes) / page * page;
-    if (end > first)
-        madvise((void *)first, end - first, MADV_DONTNEED);
-}

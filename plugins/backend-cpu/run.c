@@ -90,7 +90,7 @@ static void forget_tables(const struct sharpi_program *program)
                (program->weights[w].tensor != node->op->w[0] || program->weights[w].packed_bytes))
             w++;
         if (w == program->n_weights)
-            memory_forget_file(node->op->w[0]->data, node->op->w[0]->n_bytes);
+            file_forget(node->op->w[0]->data, node->op->w[0]->n_bytes);
     }
 }
 

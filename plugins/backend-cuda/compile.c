@@ -288,6 +288,13 @@ static int32_t compile_stages(struct sharpi_program *program, struct sharpi_erro
     return status;
 }
 
+static uint32_t choose_logits_rows(const struct sharpi_compile *request)
+{
+    uint32_t rows = request->max_seqs < MIN_LOGITS_ROWS ? MIN_LOGITS_ROWS : request->max_seqs;
+    rows = rows < MAX_GRAPH_ROWS ? rows : MAX_GRAPH_ROWS;
+    return rows < request->max_logits ? rows : request->max_logits;
+}
+
 static int32_t compile_with(struct sharpi_device *device, uint64_t max_local,
                             const struct sharpi_compile *request, struct sharpi_program **out,
                             struct sharpi_error *err)
@@ -301,6 +308,7 @@ static int32_t compile_with(struct sharpi_device *device, uint64_t max_local,
     program->n_classes = request->n_classes;
     program->traits = traits;
     program->traits.max_local = max_local;
+    program->logits_rows = choose_logits_rows(request);
     status = flow_init(&program->flow, &program->traits, device->host, request, err);
     if (!status && request->n_classes > MAX_CLASSES)
         status = sharpi_fail(err, SHARPI_ENOTSUP, "%u page tables; the CUDA backend does %u",

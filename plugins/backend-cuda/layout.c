@@ -178,7 +178,7 @@ int32_t program_lay_out(struct sharpi_program *program, struct sharpi_error *err
 {
     const struct sharpi_compile *request = &program->flow.request;
     struct layout *l = &program->layout;
-    uint64_t end = 0, rows = request->max_logits < LOGITS_ROWS ? request->max_logits : LOGITS_ROWS;
+    uint64_t end = 0, rows = program->logits_rows;
     int32_t status;
     l->attention_bytes = attention_bytes(program);
     l->matmul_bytes = matmul_bytes(program);
@@ -192,7 +192,7 @@ int32_t program_lay_out(struct sharpi_program *program, struct sharpi_error *err
         (status = give_out(&end, request->max_tokens * program->embedding_width * 4, &l->embeddings, err)) ||
         (status = give_out(&end, program->flow.n_vocab ? rows * round64(program->flow.n_vocab * 4) : 0,
                            &l->logits, err)) ||
-        (status = give_out(&end, (LOGITS_ROWS + 1) * 4, &l->counts, err)) ||
+        (status = give_out(&end, (MAX_GRAPH_ROWS + 1) * 4, &l->counts, err)) ||
         (status = lay_out_best(program, rows, &end, err)) ||
         (status = lay_out_gathered(program, &end, err)) || (status = lay_out_moe(program, &end, err)))
         return status;

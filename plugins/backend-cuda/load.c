@@ -54,7 +54,7 @@ static int32_t take_buffers(struct sharpi_program *program, struct sharpi_error 
 {
     const struct sharpi_compile *request = &program->flow.request;
     const struct layout *l = &program->layout;
-    uint64_t rows = request->max_logits < LOGITS_ROWS ? request->max_logits : LOGITS_ROWS;
+    const uint64_t rows = program->logits_rows;
     int32_t status;
     if ((status = take_pinned(l->input_bytes, &program->host_inputs, err)) ||
         (status = take_pinned(l->page_bytes, &program->host_pages, err)) ||
@@ -126,12 +126,12 @@ static int32_t load_vectors(struct sharpi_program *program, struct sharpi_error 
 static int32_t load_scratch(struct sharpi_program *program, struct sharpi_error *err)
 {
     const struct layout *l = &program->layout;
-    int32_t counts[LOGITS_ROWS + 1], iota[MATMUL_GEMV_ROWS * MOE_MAX_USED], status;
+    int32_t counts[MAX_GRAPH_ROWS + 1], iota[MATMUL_GEMV_ROWS * MOE_MAX_USED], status;
     cudaError_t error =
         cudaMemsetAsync(program->scratch, 0, cuda_rounded(l->n_bytes), program->device->stream);
     if (error)
         return cuda_fail(err, (int)error, "clearing the activations");
-    for (uint32_t i = 0; i <= LOGITS_ROWS; i++)
+    for (uint32_t i = 0; i <= MAX_GRAPH_ROWS; i++)
         counts[i] = (int32_t)i;
     for (uint32_t i = 0; i < MATMUL_GEMV_ROWS * MOE_MAX_USED; i++)
         iota[i] = (int32_t)i;

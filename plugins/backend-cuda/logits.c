@@ -1,6 +1,6 @@
 /* The end of a step: rows of logits or their best candidates, from the device's buffer to the caller.
  *
- * The device holds LOGITS_ROWS rows at a time; steps that want more are served in pieces.
+ * The device holds program->logits_rows rows at a time; steps that want more are served in pieces.
  */
 #include "program.h"
 

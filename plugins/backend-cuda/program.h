@@ -23,11 +23,11 @@
 #include "kernels/rows.h"
 #include "kernels/topk.h"
 
-#define LOGITS_ROWS  64u /* rows of logits that are on the device at a time */
-#define GRAPH_ROWS   64u /* most tokens of a step that is captured */
-#define MAX_CLASSES  16u
-#define N_BUCKETS    7u /* 1, 2, 4 .. 64 */
-#define MAX_VARIANTS 4u
+#define MAX_GRAPH_ROWS  128u /* most tokens of a step that is captured, and rows of logits on the device */
+#define MIN_LOGITS_ROWS 16u
+#define MAX_CLASSES     16u
+#define N_BUCKETS       8u /* 1, 2, 4 .. 128 */
+#define MAX_VARIANTS    4u
 
 /* A matrix or the stack of a layer's expert matrices. */
 struct weight {
@@ -69,7 +69,7 @@ enum launch_kind {
     LAUNCH_EXPERTS, /* up to three products and row steps, see run-moe.c */
     LAUNCH_COPY_IN,
     LAUNCH_COPY_OUT,
-    LAUNCH_LOGITS, /* the output matrix, in pieces of LOGITS_ROWS rows */
+    LAUNCH_LOGITS, /* the output matrix, in pieces of logits_rows rows */
 };
 
 /* Variants of a row step: which of its ops other launches did already, and in which order experts' rows lie. */
@@ -102,7 +102,7 @@ struct layout {
     uint32_t page_stride[MAX_CLASSES]; /* entries */
     uint64_t page_bytes;
     /* Of a mixture's memory; mixtures run one after the other, so one serves all. */
-    uint64_t counts; /* the numbers 0 .. LOGITS_ROWS, for launches over a known number of rows */
+    uint64_t counts; /* the numbers 0 .. MAX_GRAPH_ROWS, for launches over a known number of rows */
     uint64_t moe_experts, moe_weights, moe_slots, moe_source, moe_starts, moe_iota, moe_workspace;
 };
 
@@ -144,6 +144,7 @@ struct sharpi_program {
     struct flow flow; /* first */
     struct sharpi_device *device;
     uint32_t n_classes, max_length;
+    uint32_t logits_rows; /* of logits that are on the device at a time: those of a decode step */
 
     struct weight *weights;
     struct attention *attentions;
@@ -159,7 +160,7 @@ struct sharpi_program {
     uint64_t weight_bytes, vector_offset, mapped_bytes, embedding_width;
     uint8_t *weight_memory, *scratch;                     /* device; made-up addresses while compiling */
     uint8_t *host_inputs, *host_pages, *host_embeddings;  /* pinned */
-    float *host_logits;                                   /* pinned, [LOGITS_ROWS, n_vocab] */
+    float *host_logits;                                   /* pinned, [logits_rows, n_vocab] */
     float **host_carry_in, **host_carry_out, **host_taps; /* pinned, [max_tokens, width] each */
     uint8_t *host_best;                                   /* pinned, as on the device */
     struct graph_slot graphs[N_BUCKETS][N_RESULTS];       /* by bucket of tokens; logits of none or of each */
@@ -245,7 +246,7 @@ struct run {
 
 int32_t cuda_run(struct sharpi_program *program, const struct sharpi_batch *batch,
                  const struct sharpi_run_io *io, struct sharpi_error *err);
-/* logits.c: rows [first, first + n) of the logits (n <= LOGITS_ROWS) or their best candidates, made on the device and sent
+/* logits.c: rows [first, first + n) of the logits (n <= logits_rows) or their best candidates, made on the device and sent
  * to the pinned buffers; `count` says on the device how many truly. deliver_logits copies them from there. */
 int launch_logits(const struct run *run, const struct launch *launch, uint32_t first, uint32_t n,
                   const int32_t *count);

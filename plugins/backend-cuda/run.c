@@ -1,6 +1,6 @@
 /* One step of the engine: checks and stages the batch, then launches everything on the device's stream or replays a graph.
  *
- * Graphs are made for decode steps (every sequence has one token) of up to GRAPH_ROWS tokens, one for each power of two, with
+ * Graphs are made for decode steps (every sequence has one token) of up to MAX_GRAPH_ROWS tokens, one for each power of two, with
  * and without logits, when such a step comes for the second time. Replayed or not, the launches are the same.
  */
 #include "program.h"
@@ -198,17 +198,21 @@ static struct graph_slot *find_slot(struct sharpi_program *program, const struct
                                     struct run *bounds)
 {
     const struct sharpi_compile *request = &program->flow.request;
-    uint32_t bucket;
+    uint32_t bucket, rows;
     if (!program->device->backend->use_graphs || batch->n_tokens != batch->n_seqs || batch->embeddings ||
-        batch->n_tokens > GRAPH_ROWS || (bounds->n_best && bounds->wants_rows) ||
+        batch->n_tokens > MAX_GRAPH_ROWS || (bounds->n_best && bounds->wants_rows) ||
         (batch->n_logits && batch->n_logits != batch->n_tokens))
         return NULL;
     bucket = bucket_of(batch->n_tokens);
-    if (1u << bucket > request->max_tokens || 1u << bucket > request->max_seqs ||
-        (batch->n_logits && 1u << bucket > request->max_logits))
+    rows = 1u << bucket;
+    rows = rows < request->max_tokens ? rows : request->max_tokens;
+    rows = rows < request->max_seqs ? rows : request->max_seqs;
+    if (batch->n_logits)
+        rows = rows < program->logits_rows ? rows : program->logits_rows;
+    if (batch->n_tokens > rows)
         return NULL;
-    bounds->n_tokens = bounds->n_seqs = 1u << bucket;
-    bounds->n_logits = batch->n_logits ? 1u << bucket : 0;
+    bounds->n_tokens = bounds->n_seqs = rows;
+    bounds->n_logits = batch->n_logits ? rows : 0;
     bounds->max_seq_tokens = 1;
     return &program->graphs[bucket][!batch->n_logits ? RESULT_NONE
                                     : bounds->n_best ? RESULT_BEST
@@ -248,8 +252,9 @@ static int32_t run_logits(const struct run *run, const struct sharpi_run_io *io,
     const struct launch *launch = NULL;
     for (uint32_t i = 0; i < program->n_launches; i++)
         launch = program->launches[i].kind == LAUNCH_LOGITS ? &program->launches[i] : launch;
-    for (uint32_t first = 0; launch && first < run->n_logits; first += LOGITS_ROWS) {
-        uint32_t n = run->n_logits - first < LOGITS_ROWS ? run->n_logits - first : LOGITS_ROWS;
+    for (uint32_t first = 0; launch && first < run->n_logits; first += program->logits_rows) {
+        uint32_t n =
+            run->n_logits - first < program->logits_rows ? run->n_logits - first : program->logits_rows;
         const int32_t *count = (const int32_t *)(const void *)(program->scratch + program->layout.counts) + n;
         int error = launch_logits(run, launch, first, n, count);
         int32_t status;

@@ -167,6 +167,13 @@ static void upload_task(void *arg, uint32_t ith, uint32_t nth)
     set_error(u, uploader_close(&up));
 }
 
+/* What has been sent need not stay in this process's memory. */
+static void forget_files(const struct sharpi_program *program)
+{
+    for (uint32_t i = 0; i < program->n_weights; i++)
+        file_forget(program->weights[i].tensor->data, program->weights[i].tensor->n_bytes);
+}
+
 int32_t upload_weights(struct sharpi_program *program, sharpi_progress_fn *progress, void *user,
                        struct sharpi_error *err)
 {
@@ -186,6 +193,7 @@ int32_t upload_weights(struct sharpi_program *program, sharpi_progress_fn *progr
         return status;
     host->pool_run(pool, upload_task, &u);
     host->pool_destroy(pool);
+    forget_files(program);
     if (u.error)
         return cuda_fail(err, u.error, "sending the weights");
     /* the end, which another thread may have reached while the caller's was between reports */
