@@ -6,15 +6,6 @@
 
 #include "launch.h"
 
-#ifndef ROWS_FOUR_BLOCKS
-#define ROWS_FOUR_BLOCKS                                                                                     \
-    2 /* blocks of 512 threads that a multiprocessor must hold with four chunks per thread */
-#endif
-
-#ifndef ROWS_FEW_THREADS
-#define ROWS_FEW_THREADS 1024
-#endif
-
 template <int MAX_OPS> struct rows_params {
     rows_dev_op ops[MAX_OPS];
     rows_dev_chain chains[ROWS_MAX_CHAINS];
@@ -24,7 +15,7 @@ template <int MAX_OPS> struct rows_params {
 };
 
 template <int NV, int MAX_OPS>
-static __global__ void __launch_bounds__(NV == 4 ? 512 : 1024, NV == 4 ? ROWS_FOUR_BLOCKS : 1)
+static __global__ void __launch_bounds__(NV == 4 ? 512 : 1024, NV == 4 ? 2 : 1)
     rows_kernel(const __grid_constant__ rows_params<MAX_OPS> p)
 {
     extern __shared__ float4 shared[];
@@ -113,7 +104,7 @@ static rows_shape choose_shape(const struct rows_step *step, uint64_t n_rows, ui
     uint32_t need = whole ? whole : shape.few ? 128 : widest < 1024 ? widest : 1024;
     if (need < unit)
         need = unit;
-    uint32_t most = shape.few ? ROWS_FEW_THREADS : 256;
+    uint32_t most = shape.few ? 1024 : 256;
     while (shape.nv < 8 && divide_up(need, shape.nv) > (shape.nv < 4 ? most : 512))
         shape.nv *= 2;
     shape.threads = divide_up(divide_up(need, shape.nv), 32) * 32;
@@ -158,7 +149,7 @@ template <int NV, int MAX_OPS>
 static int32_t launch(const rows_params<MAX_OPS> *p, uint32_t n_blocks, const rows_shape *shape,
                       cudaStream_t stream)
 {
-    if (shape->shared > 48u << 10) {
+    if (shape->shared > 40u << 10) { /* 48 KiB need no attribute, what the kernel has of its own counted in */
         cudaError_t status =
             cudaFuncSetAttribute((const void *)rows_kernel<NV, MAX_OPS>,
                                  cudaFuncAttributeMaxDynamicSharedMemorySize, ROWS_MAX_SHARED);
