@@ -283,6 +283,8 @@ static int32_t find_plan(struct placing *p, struct sharpi_error *err)
         status = sharpi_planning_make(&p->planning, p->model, &p->model->plan, err);
         if (status || sharpi_plan_measured(r, &p->model->plan->placement))
             return status;
+        if (trial > MAX_TRIALS)
+            return sharpi_fail(err, SHARPI_EBUG, "the memory plan does not settle on a placement");
         p->placement = p->model->plan->placement;
         status = compile(p, &p->placement, p->most, err);
         if (!status)
