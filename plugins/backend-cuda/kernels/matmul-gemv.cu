@@ -129,7 +129,7 @@ static constexpr __host__ __device__ int mode_sums(int mode)
 /* Blocks that fit an SM. */
 static constexpr __host__ __device__ int mode_blocks(int mode)
 {
-    return mode == GEMV_MMA || mode == GEMV_FLOAT_MMA ? 2 : 3;
+    return mode == GEMV_FLOAT_MMA ? 2 : 3;
 }
 
 /* The warp's slabs of a pass: acc += weights times activations. */
@@ -147,15 +147,23 @@ static __device__ __forceinline__ void run_pass(const gemv_params &a, const gemv
     }
     for (uint32_t i = 0, index = w.member; i < w.n_slabs; i++, index += a.team) {
         uint8_t *slab = w.ring + stage * a.stage_bytes;
-        if constexpr (MODE == GEMV_DP4A || MODE == GEMV_MMA) {
-            act_slab<mode_sums(MODE)> x;
-            act_load<mode_sums(MODE)>(x, row, scale_row, in.n_in, index, t);
+        if constexpr (MODE == GEMV_DP4A) {
+            act_slab<1, 8> x;
+            act_load(x, row, scale_row, in.n_in, index * 8, t);
             copy_wait(a.n_stages - 1);
             __syncwarp();
-            if constexpr (MODE == GEMV_MMA)
-                dot_mma<TYPE>(slab, x, w.lane, acc);
-            else
-                dot_dp4a<TYPE>(slab, x, w.lane, acc);
+            dot_dp4a<TYPE>(slab, x, w.lane, acc);
+        } else if constexpr (MODE == GEMV_MMA) {
+            act_slab<2, 4> x;
+            mma_part part = {};
+            act_load(x, row, scale_row, in.n_in, index * 8, t);
+            copy_wait(a.n_stages - 1);
+            __syncwarp();
+            const lane_header<TYPE> h = lane_header_load<TYPE>(slab, w.lane);
+            dot_mma_half<TYPE, 0>(slab, h, x, w.lane, acc, part);
+            act_load(x, row, scale_row, in.n_in, index * 8 + 4, t);
+            dot_mma_half<TYPE, 4>(slab, h, x, w.lane, acc, part);
+            dot_mma_finish<TYPE>(h, part, acc);
         } else {
             float4 x[8];
             if (index * 128 + 128 <= in.n_in) {
@@ -329,19 +337,21 @@ static gemv_fn gemv_pick(int mode, int grouped)
     }
 }
 
-static uint32_t shared_limit(const struct matmul_context *ctx, int mode)
+static uint32_t shared_limit(const struct matmul_context *ctx, int blocks)
 {
-    return min((uint32_t)(GEMV_SM_SHARED / mode_blocks(mode) - GEMV_SYSTEM_SHARED),
-               (uint32_t)ctx->shared_bytes);
+    return min((uint32_t)(GEMV_SM_SHARED / blocks - GEMV_SYSTEM_SHARED), (uint32_t)ctx->shared_bytes);
 }
 
 extern "C" int matmul_gemv_prepare(const struct matmul_context *ctx)
 {
     for (int mode = GEMV_DP4A; mode <= GEMV_FLOAT_MMA; mode++) {
         for (int grouped = 0; grouped < 2; grouped++) {
-            int e = (int)cudaFuncSetAttribute((const void *)gemv_pick(mode, grouped),
-                                              cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                              (int)shared_limit(ctx, mode));
+            const void *kernel = (const void *)gemv_pick(mode, grouped);
+            int e = (int)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                              (int)shared_limit(ctx, 1));
+            if (!e) /* or an SM would have to be empty before it changes its split and this kernel can begin */
+                e = (int)cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                              cudaSharedmemCarveoutMaxShared);
             if (e)
                 return e;
         }
@@ -396,7 +406,8 @@ static int gemv_go(const struct matmul_context *ctx, gemv_params *a, int mode, i
         stage = max(stage, a->part[i].slab_bytes);
     uint32_t sums = 2 * GEMV_WARPS * a->n_passes * tokens * 16 * sizeof(float);
     a->stage_bytes = stage;
-    a->n_stages = min((uint32_t)GEMV_MAX_STAGES, (shared_limit(ctx, mode) - sums) / GEMV_WARPS / stage);
+    for (int per_sm = mode_blocks(mode); per_sm > 0 && a->n_stages < 2; per_sm--)
+        a->n_stages = min((uint32_t)GEMV_MAX_STAGES, (shared_limit(ctx, per_sm) - sums) / GEMV_WARPS / stage);
     if (a->n_stages == 0)
         return (int)cudaErrorInvalidConfiguration;
     uint32_t blocks = min((uint32_t)(ctx->n_sms * ctx->gemv_blocks), a->n_units);

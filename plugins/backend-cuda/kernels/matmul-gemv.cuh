@@ -23,37 +23,37 @@ struct gemv_input {
 
 /* ---- Quantized ---- */
 
-/* A lane's activations of a slab: NS rows' scales and scaled sums (x, y: even blocks, z, w: odd ones), one row's words. */
-template <int NS> struct act_slab {
-    uint2 word[8];
-    float4 d[NS][4];
+/* A lane's activations of NB blocks: NS rows' scales and scaled sums (x, y: even blocks, z, w: odd ones), one row's words. */
+template <int NS, int NB> struct act_slab {
+    uint2 word[NB];
+    float4 d[NS][NB / 2];
 };
 
-/* words: of row `word_row`; scales: of the rows scale_row[]. The row's last slab may be short. */
-template <int NS>
-static __device__ __forceinline__ void act_load(act_slab<NS> &x, const uint8_t *word_row,
+/* Blocks [first, first + NB) of a row of words and NS rows of scales. The row may end before. */
+template <int NS, int NB>
+static __device__ __forceinline__ void act_load(act_slab<NS, NB> &x, const uint8_t *word_row,
                                                 const uint8_t *const scale_row[2], uint32_t n_in,
-                                                uint32_t slab_index, int t)
+                                                uint32_t first, int t)
 {
-    const uint32_t first = slab_index * 8, last = n_in / 32 - 1;
-    if (first + 7 <= last) {
+    const uint32_t last = n_in / 32 - 1;
+    if (first + NB - 1 <= last) {
 #pragma unroll
-        for (int b = 0; b < 8; b++)
+        for (int b = 0; b < NB; b++)
             x.word[b] = *(const uint2 *)(word_row + first * 32 + t * 8 + b * 32);
 #pragma unroll
         for (int n = 0; n < NS; n++)
 #pragma unroll
-            for (int b = 0; b < 4; b++)
+            for (int b = 0; b < NB / 2; b++)
                 x.d[n][b] = *(const float4 *)(scale_row[n] + n_in + first * 8 + b * 16);
         return;
     }
 #pragma unroll
-    for (uint32_t b = 0; b < 8; b++)
+    for (uint32_t b = 0; b < NB; b++)
         x.word[b] = *(const uint2 *)(word_row + min(first + b, last) * 32 + t * 8);
 #pragma unroll
     for (int n = 0; n < NS; n++) {
 #pragma unroll
-        for (uint32_t b = 0; b < 8; b += 2) {
+        for (uint32_t b = 0; b < NB; b += 2) {
             uint32_t block = first + b;
             float4 d = *(const float4 *)(scale_row[n] + n_in + min(block, last & ~1u) * 8);
             x.d[n][b / 2] = make_float4(block <= last ? d.x : 0, block <= last ? d.y : 0,
@@ -63,7 +63,7 @@ static __device__ __forceinline__ void act_load(act_slab<NS> &x, const uint8_t *
 }
 
 template <int TYPE>
-static __device__ __forceinline__ void dot_dp4a(const uint8_t *slab, const act_slab<1> &in, int lane,
+static __device__ __forceinline__ void dot_dp4a(const uint8_t *slab, const act_slab<1, 8> &in, int lane,
                                                 float acc[2][1])
 {
     using W = weight_type<TYPE>;
@@ -161,32 +161,36 @@ static __device__ __forceinline__ void block_mma(const lane_header<TYPE> &h, int
     }
 }
 
-template <int TYPE>
-static __device__ __forceinline__ void dot_mma(const uint8_t *slab, const act_slab<2> &in, int lane,
-                                               float acc[2][2])
+/* Types of 256-element blocks: sums before d and dmin. */
+struct mma_part {
+    float sum[4], min[4];
+};
+
+/* Blocks [BEGIN, BEGIN + 4) of a slab. */
+template <int TYPE, int BEGIN>
+static __device__ __forceinline__ void dot_mma_half(const uint8_t *slab, const lane_header<TYPE> &h,
+                                                    const act_slab<2, 4> &in, int lane, float acc[2][2],
+                                                    mma_part &part)
 {
     using W = weight_type<TYPE>;
-    const lane_header<TYPE> h = lane_header_load<TYPE>(slab, lane);
-    float part[4] = {}, part_min[4] = {};
-
 #pragma unroll
-    for (int b = 0; b < 8; b++) {
+    for (int b = BEGIN; b < BEGIN + 4; b++) {
         uint32_t v[2][2];
         int sum[4] = {}, min[4] = {};
         lane_values<TYPE>(slab, b, 0, lane, v[0]);
         lane_values<TYPE>(slab, b, 1, lane, v[1]);
-        block_mma<TYPE>(h, b, v, in.word[b], sum, min);
+        block_mma<TYPE>(h, b, v, in.word[b - BEGIN], sum, min);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const int r = i >> 1, n = i & 1;
-            const float4 d = in.d[n][b / 2];
+            const float4 d = in.d[n][(b - BEGIN) / 2];
             const float dx = b & 1 ? d.z : d.x, sx = b & 1 ? d.w : d.y;
             if constexpr (W::is_super) {
-                part[i] += dx * (float)sum[i];
+                part.sum[i] += dx * (float)sum[i];
                 if constexpr (W::two_scales)
-                    part_min[i] += dx * (float)min[i];
+                    part.min[i] += dx * (float)min[i];
                 else if constexpr (W::has_min)
-                    part_min[i] += sx * (float)sub_min<TYPE>(h, b, r, 0);
+                    part.min[i] += sx * (float)sub_min<TYPE>(h, b, r, 0);
             } else {
                 float value = dx * (float)sum[i];
                 acc[r][n] += block_scale<TYPE>(h, b, r) * value;
@@ -195,12 +199,18 @@ static __device__ __forceinline__ void dot_mma(const uint8_t *slab, const act_sl
             }
         }
     }
-    if constexpr (W::is_super) {
+}
+
+template <int TYPE>
+static __device__ __forceinline__ void dot_mma_finish(const lane_header<TYPE> &h, const mma_part &part,
+                                                      float acc[2][2])
+{
+    if constexpr (weight_type<TYPE>::is_super) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            acc[i >> 1][i & 1] += block_scale<TYPE>(h, 0, i >> 1) * part[i];
-            if constexpr (W::has_min)
-                acc[i >> 1][i & 1] -= block_min<TYPE>(h, 0, i >> 1) * part_min[i];
+            acc[i >> 1][i & 1] += block_scale<TYPE>(h, 0, i >> 1) * part.sum[i];
+            if constexpr (weight_type<TYPE>::has_min)
+                acc[i >> 1][i & 1] -= block_min<TYPE>(h, 0, i >> 1) * part.min[i];
         }
     }
 }

@@ -11,7 +11,7 @@ struct matmul_context {
     int device, n_sms, overlap; /* overlap: programmatic dependent launch works */
     int shared_bytes;           /* most dynamic shared memory of a block */
     int gemv_blocks;            /* per SM, of a launch with few rows */
-    int wide;                   /* the tile kernels on wgmma can be used */
+    int has_wide, wide;         /* the tile kernels on wgmma can be used */
     struct matmul_blas *blas;   /* or NULL */
 };
 

@@ -53,13 +53,14 @@ extern "C" int matmul_tile_prepare(struct matmul_context *ctx)
 
     if (e)
         return e;
-    ctx->wide = attributes.sharedSizeBytes > 0;
+    ctx->has_wide = attributes.sharedSizeBytes > 0;
+    ctx->wide = 0;
 #define PREPARE(TYPE)                                                                                        \
     for (int size = 0; size < TILE_SIZES; size++) {                                                          \
         e = (int)cudaFuncSetAttribute((const void *)kernels_of(TYPE)->kernel[size],                          \
                                       cudaFuncAttributeMaxDynamicSharedMemorySize,                           \
                                       ctx->shared_bytes - (int)round_1024(sizeof(struct tile_shared)));      \
-        if (!e && ctx->wide)                                                                                 \
+        if (!e && ctx->has_wide)                                                                             \
             e = (int)cudaFuncSetAttribute((const void *)wide_of(TYPE)->kernel[size],                         \
                                           cudaFuncAttributeMaxDynamicSharedMemorySize,                       \
                                           ctx->shared_bytes - (int)round_1024(sizeof(struct wide_shared)));  \
@@ -119,7 +120,8 @@ static int tile_go(const struct matmul_context *ctx, tile_params *a, int32_t typ
         return (int)cudaErrorInvalidConfiguration;
     void (*kernel)(tile_params) =
         (void (*)(tile_params))(ctx->wide ? wide_of(type)->kernel[size] : kernels_of(type)->kernel[size]);
-    return launch_kernel(kernel, dim3(blocks), dim3(ctx->wide ? (uint32_t)WIDE_THREADS : (uint32_t)TILE_THREADS),
+    return launch_kernel(kernel, dim3(blocks),
+                         dim3(ctx->wide ? (uint32_t)WIDE_THREADS : (uint32_t)TILE_THREADS),
                          dynamic_bytes(ctx, type, size, a->n_stages), stream, ctx->overlap, a);
 }
 

@@ -195,10 +195,10 @@ template <int TYPE, int NT>
 static __global__ void __launch_bounds__(WIDE_THREADS, 1) wide_kernel(const __grid_constant__ tile_params a)
 {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-    extern __shared__ __align__(1024) uint8_t stages[];
+    extern __shared__ __align__(1024) uint8_t wide_stages[];
     __shared__ wide_shared shared;
     const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x & 31;
-    uint8_t *act = stages, *weights = stages + a.n_stages * wide_act_bytes(NT);
+    uint8_t *act = wide_stages, *weights = wide_stages + a.n_stages * wide_act_bytes(NT);
     tile_walk walk = {};
 
     launch_next();
