@@ -57,6 +57,7 @@ int32_t rope_add(struct flow *flow, const struct sharpi_rope_attr *attr, const s
     int32_t status;
     for (uint32_t i = 0; i < flow->n_ropes; i++) {
         table = &flow->ropes[i];
+        /* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison): floats of the same file are the same bits */
         if (table->divisors == divisors && memcmp(&table->attr, &angles, sizeof angles) == 0) {
             *out = (int32_t)i;
             return SHARPI_OK;

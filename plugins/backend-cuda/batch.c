@@ -11,7 +11,7 @@ static void gather_rows(struct sharpi_program *program, const struct gather *g,
     const uint64_t table_row = sharpi_row_bytes(g->table->type, g->table->ne[0]);
     const uint8_t *first = (const uint8_t *)g->table->data + g->first / type->block_elems * type->block_bytes;
     uint8_t *raw = program->host_inputs + g->raw;
-    for (uint32_t t = 0; t < batch->n_tokens; t++)
+    for (uint32_t t = 0; t < batch->n_tokens && batch->tokens; t++)
         memcpy(raw + t * g->row_bytes, first + (uint64_t)batch->tokens[t] * table_row, g->row_bytes);
 }
 

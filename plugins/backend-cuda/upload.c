@@ -37,8 +37,8 @@ static uint64_t row_bytes_of(const struct weight *w)
 /* Rows of a chunk: whole groups, at least one. */
 static uint64_t chunk_rows(const struct weight *w)
 {
-    uint64_t groups = CHUNK_BYTES / row_bytes_of(w) / MATMUL_GROUP;
-    return (groups ? groups : 1) * MATMUL_GROUP;
+    uint64_t group_bytes = row_bytes_of(w) * MATMUL_GROUP;
+    return group_bytes && group_bytes < CHUNK_BYTES ? CHUNK_BYTES / group_bytes * MATMUL_GROUP : MATMUL_GROUP;
 }
 
 static uint64_t matrix_chunks(const struct weight *w)
