@@ -1,8 +1,9 @@
 # Shared pages, the page cache, and the scheduler.
 
 check_PROGRAMS += tests/test-prefix-tree tests/test-scheduler tests/test-scheduler-stress \
-	tests/test-scheduler-model
+	tests/test-scheduler-model tests/test-prompt-cache
 tests_test_prefix_tree_SOURCES = tests/test-prefix-tree.c
+tests_test_prompt_cache_SOURCES = tests/test-prompt-cache.c
 tests_test_scheduler_SOURCES = tests/test-scheduler.c tests/scheduler-world.c tests/scheduler-world.h \
 	tests/fixtures.c tests/fixtures.h
 tests_test_scheduler_LDADD = $(LDADD) -lm
