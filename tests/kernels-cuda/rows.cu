@@ -354,6 +354,7 @@ static void run_step(struct world *w, const struct rows_chain *chains, uint32_t 
     struct rows_step *step = (struct rows_step *)must(malloc(rows_step_bytes()), "step");
     struct sharpi_error err = SHARPI_ERROR_INIT;
     int before = w->failures;
+    uint32_t n_sms = below(w, 2) ? 132 : 2; /* few or many rows */
     int32_t status = rows_step_init(step, chains, n_chains, rows, factor, &err);
     if (status == SHARPI_ENOTSUP && strstr(what, "random")) { /* more wide locals than fit */
         free(step);
@@ -367,7 +368,7 @@ static void run_step(struct world *w, const struct rows_chain *chains, uint32_t 
     }
     uint64_t n_bytes = w->used + 65536 < ARENA_BYTES ? w->used + 65536 : ARENA_BYTES;
     check_cuda(cudaMemcpy(w->device, w->host, n_bytes, cudaMemcpyHostToDevice), "to device");
-    check_cuda(rows_step_launch(step, &w->batch, w->n_bound, 132, overlap, 0), what);
+    check_cuda(rows_step_launch(step, &w->batch, w->n_bound, n_sms, overlap, 0), what);
     check_cuda(cudaDeviceSynchronize(), what);
     check_cuda(cudaMemcpy(w->result, w->device, n_bytes, cudaMemcpyDeviceToHost), "from device");
     for (uint32_t c = 0; c < n_chains; c++) {
@@ -605,6 +606,71 @@ static void test_residual(struct world *w)
             snprintf(what, sizeof what, "residual %u x %u", bounds[k], some[i]);
             run_step(w, &chain, 1, SHARPI_ROWS_TOKENS, 1, 0, what);
         }
+    }
+}
+
+/* The chains that have kernels of their own, with every part there or not. */
+static uint32_t variant_chain(struct world *w, uint32_t width, uint32_t variant, struct row_op *ops)
+{
+    struct row_operand at = take_rows(w, width, w->n_bound, 1);
+    uint32_t n = 0;
+    if (variant & 1) {
+        ops[n] = make_op(ROW_RMS_NORM, width, at, none, local(1, 0));
+        ops[n].vector = variant & 64 ? take_vector(w, width, 1) : NULL;
+        at = ops[n++].out;
+    }
+    if (variant & 2) {
+        struct row_operand x = take_rows(w, width, w->n_bound, 1);
+        ops[n] = make_op(ROW_ADD, width, x, at, variant & 4 ? local(2, 0) : x);
+        at = ops[n++].out;
+    }
+    if (variant & 4) {
+        ops[n] = make_op(ROW_SCALE, width, at, none,
+                         variant & 64 ? take_rows(w, width, w->n_bound, 1) : local(3, 0));
+        ops[n].vector = take_vector(w, 1, 1);
+        ops[n].scale = -0.5f;
+        at = ops[n++].out;
+    }
+    if (variant & 8) {
+        ops[n] = make_op(ROW_RMS_NORM, width, at, none,
+                         variant & 16 ? take_rows(w, width, w->n_bound, 1) : local(4, 0));
+        ops[n].vector = variant & 32 ? take_vector(w, width, 1) : NULL;
+        at = ops[n++].out;
+    }
+    if (n == 0 || !at.base)
+        ops[n++] = quantize_op(w, width, at, variant & 16 ? ACT_BF16 : width % 32 ? ACT_F32 : ACT_Q8);
+    return n;
+}
+
+static void test_variants(struct world *w)
+{
+    static const uint32_t some[] = {64, 1000, 3840, 5376};
+    for (uint32_t variant = 0; variant < 128; variant++) {
+        struct row_op ops[6];
+        struct rows_chain chain = {ops, 0};
+        uint32_t width = some[variant * 7 % 4], n = variant % 3 ? 12 : 1;
+        char what[64];
+        begin(w, n, n > 1 ? n - 2 : 1);
+        chain.n_ops = variant_chain(w, width, variant, ops);
+        snprintf(what, sizeof what, "variant %u, %u columns", variant, width);
+        run_step(w, &chain, 1, SHARPI_ROWS_TOKENS, 1, variant & 1, what);
+    }
+    for (uint32_t variant = 0; variant < 48; variant++) {
+        struct row_op ops[2];
+        struct rows_chain chain = {ops, 1};
+        uint32_t width = variant % 2 ? 1536 : 10240 + 32 * (variant % 5), n = variant % 3 ? 7 : 1;
+        char what[64];
+        begin(w, n, n);
+        ops[0] = make_op(ROW_GLU, width, take_rows(w, width, n, 1), take_rows(w, width, n, 1),
+                         variant & 4 ? take_rows(w, width, n, 1) : local(1, 0));
+        ops[0].activation = 1 + (int32_t)(variant % 4);
+        ops[0].limit = variant & 8 ? 0.5f : 0.0f;
+        if (variant & 16 || !(variant & 4)) {
+            ops[1] = quantize_op(w, width, ops[0].out, variant & 1 ? ACT_Q8 : ACT_BF16);
+            chain.n_ops = 2;
+        }
+        snprintf(what, sizeof what, "glu variant %u, %u columns", variant, width);
+        run_step(w, &chain, 1, SHARPI_ROWS_TOKENS, 1, 0, what);
     }
 }
 
@@ -979,6 +1045,7 @@ int test_rows(int bench)
     test_wide(&w);
     test_residual(&w);
     test_heads(&w);
+    test_variants(&w);
     test_random(&w, n_random);
     printf("rows: %d failures, worst error %.2g of a row's greatest element\n", w.failures, w.worst);
     if (bench && !w.failures)

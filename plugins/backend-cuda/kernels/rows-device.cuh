@@ -57,6 +57,17 @@ static __device__ __forceinline__ float4 load4(const float *p, uint32_t count, b
     return x;
 }
 
+/* A load that is not put off until its result is needed. */
+static __device__ __forceinline__ float4 load4_now(const float *p)
+{
+    float4 x;
+    asm volatile("ld.global.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
+                 : "l"(p)
+                 : "memory");
+    return x;
+}
+
 static __device__ __forceinline__ void store4(float *p, float4 x, uint32_t count, bool aligned)
 {
     if (count == 4 && aligned) {

@@ -2,9 +2,7 @@
  *
  * Bytes moved: every memory operand of a chain once per row; everything between the ops stays on the chip.
  */
-#include "rows-ops.cuh"
-
-#include "launch.h"
+#include "rows-match.cuh"
 
 template <int MAX_OPS> struct rows_params {
     rows_dev_op ops[MAX_OPS];
@@ -71,11 +69,6 @@ struct rows_shape { /* of one launch */
     uint32_t threads, nv, ahead, few, shared;
     int32_t overlap;
 };
-
-static uint32_t divide_up(uint64_t a, uint32_t b)
-{
-    return (uint32_t)((a + b - 1) / b);
-}
 
 static uint32_t max_of(uint32_t a, uint32_t b)
 {
@@ -181,9 +174,16 @@ static int32_t launch_step(const struct rows_step *step, const struct rows_batch
 extern "C" int32_t rows_step_launch(const struct rows_step *step, const struct rows_batch *batch,
                                     uint32_t n_rows, uint32_t n_sms, int32_t overlap, cudaStream_t stream)
 {
+    match_launch fused = {
+        step,  {batch->n_rows[step->rows], step->rows_factor}, n_rows * step->rows_factor, n_sms, overlap,
+        stream};
     rows_shape shape;
+    int32_t status;
     if (n_rows == 0)
         return cudaSuccess;
+    status = launch_fused(&fused);
+    if (status != ROWS_NO_MATCH)
+        return status;
     shape = choose_shape(step, (uint64_t)n_rows * step->rows_factor, n_sms);
     shape.overlap = overlap;
     if (step->n_ops <= ROWS_FEW_OPS)

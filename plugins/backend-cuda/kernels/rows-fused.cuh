@@ -1,0 +1,302 @@
+/* Kernels for the chains that nearly every model's layers are made of, chosen at launch in place of the chain kernel of rows.cu:
+ *
+ *   norms: [x1 = rms_norm(in)], [+ residual], [* scale], stored; [rms_norm], stored or in an activation format
+ *   heads: rms_norm per head and/or rope, of q, k and v side by side; one or half a warp per head
+ *   glu:   act(gate) * up, stored or in an activation format; or only a format
+ *
+ * Same results as the chain kernel up to the order of sums. Inputs are loaded before the true number of rows is known; norm
+ * weights before the predecessor has ended.
+ */
+#ifndef SHARPI_BACKEND_CUDA_ROWS_FUSED_CUH
+#define SHARPI_BACKEND_CUDA_ROWS_FUSED_CUH
+
+#include "rows-ops.cuh"
+
+#include "launch.h"
+
+/* What a fused launch's blocks need to find their rows. */
+struct fused_rows {
+    const int32_t *n_rows;
+    uint32_t factor;
+};
+
+static __device__ __forceinline__ bool row_exists(const fused_rows &rows, uint32_t row)
+{
+    return row < (uint32_t)*rows.n_rows * rows.factor;
+}
+
+/* Columns of a row in an activation format; `exists` is uniform over groups of eight lanes. */
+static __device__ __forceinline__ void store_format(uint8_t *row, int format, uint32_t width, uint32_t column,
+                                                    float4 x, bool exists)
+{
+    if (format == ACT_Q8) {
+        uint32_t mask = __ballot_sync(0xffffffffu, exists);
+        if (exists)
+            act_store_q8(row, width, column, x, mask);
+    } else if (format == ACT_BF16) {
+        if (exists)
+            act_store_bf16(row, column, x);
+    } else if (exists) {
+        *(float4 *)((float *)row + column) = x;
+    }
+}
+
+/* ---- Norms */
+
+struct norms_params {
+    fused_rows rows;
+    uint32_t width, chunks; /* width / 4 */
+    const uint8_t *in, *add;
+    const float *weight1, *weight2, *scale_by;
+    uint8_t *sum, *out, *codes;
+    uint32_t in_stride, add_stride, sum_stride, out_stride, codes_stride;
+    float eps1, eps2, scale;
+    uint8_t has_norm1, has_norm2, has_scale, format;
+};
+
+template <int NV>
+static __device__ __forceinline__ void fused_norm(float4 x[NV], const float4 weight[NV], bool has_weight,
+                                                  uint32_t width, float eps, float *part)
+{
+    float sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < NV; i++)
+        sum += dot4(x[i], 4);
+    sum = 1.0f / sqrtf(sum_block(sum, part) / (float)width + eps);
+#pragma unroll
+    for (int i = 0; i < NV; i++)
+        x[i] = has_weight ? mul4(scale4(x[i], sum), weight[i]) : scale4(x[i], sum);
+}
+
+template <int NV>
+static __device__ __forceinline__ void load_chunks(float4 x[NV], const float *row, uint32_t chunks)
+{
+#pragma unroll
+    for (int i = 0; i < NV; i++) {
+        uint32_t c = threadIdx.x + (uint32_t)i * blockDim.x;
+        x[i] = row && c < chunks ? load4_now(row + 4 * c) : zero4();
+    }
+}
+
+template <int NV>
+static __global__ void __launch_bounds__(1024) norms_kernel(const __grid_constant__ norms_params p)
+{
+    __shared__ float part[2][32];
+    const uint32_t row = blockIdx.x;
+    float4 x[NV], more[NV], weight1[NV], weight2[NV];
+    float scale = p.scale;
+    launch_next();
+    if (NV <= 2) {
+        load_chunks<NV>(weight1, p.weight1, p.chunks);
+        load_chunks<NV>(weight2, p.weight2, p.chunks);
+    }
+    if (p.scale_by)
+        scale *= *p.scale_by;
+    launch_wait();
+    load_chunks<NV>(x, row_at(p.in, p.in_stride, row), p.chunks);
+    load_chunks<NV>(more, p.add ? row_at(p.add, p.add_stride, row) : NULL, p.chunks);
+    if (!row_exists(p.rows, row))
+        return;
+    if (p.has_norm1) {
+        if (NV > 2)
+            load_chunks<NV>(weight1, p.weight1, p.chunks);
+        fused_norm<NV>(x, weight1, p.weight1 != NULL, p.width, p.eps1, part[0]);
+    }
+#pragma unroll
+    for (int i = 0; i < NV; i++) {
+        uint32_t c = threadIdx.x + (uint32_t)i * blockDim.x;
+        x[i] = p.add ? add4(x[i], more[i]) : x[i];
+        x[i] = p.has_scale ? scale4(x[i], scale) : x[i];
+        if (p.sum && c < p.chunks)
+            *(float4 *)(p.sum + (uint64_t)row * p.sum_stride + 16 * c) = x[i];
+    }
+    if (p.has_norm2) {
+        if (NV > 2)
+            load_chunks<NV>(weight2, p.weight2, p.chunks);
+        fused_norm<NV>(x, weight2, p.weight2 != NULL, p.width, p.eps2, part[1]);
+    }
+#pragma unroll
+    for (int i = 0; i < NV; i++) {
+        uint32_t c = threadIdx.x + (uint32_t)i * blockDim.x,
+                 padded = p.format == ACT_BF16 ? (p.chunks + 15) / 16 * 16 : p.chunks;
+        if (p.out && c < p.chunks)
+            *(float4 *)(p.out + (uint64_t)row * p.out_stride + 16 * c) = x[i];
+        if (p.codes)
+            store_format(p.codes + (uint64_t)row * p.codes_stride, p.format, p.width, 4 * c,
+                         c < p.chunks ? x[i] : zero4(), c < padded);
+    }
+}
+
+/* ---- Heads */
+
+struct heads_chain {
+    const uint8_t *in, *table; /* table NULL: no rope */
+    uint8_t *out;
+    const float *weight; /* NULL: none */
+    uint32_t in_stride, out_stride, table_stride, n_heads, first_block;
+    float eps;
+    uint8_t has_norm, is_neox;
+};
+
+struct heads_params {
+    fused_rows rows;
+    uint32_t n_chains, n_rows;
+    heads_chain chains[ROWS_MAX_CHAINS];
+};
+
+#define HEADS_THREADS 128u
+
+/* cos and sin for chunk c of a head of HEAD columns, (c0 c0 c1 c1) where pairs are neighbours. */
+template <int HEAD>
+static __device__ __forceinline__ void load_turns(const float *table, bool is_neox, uint32_t c,
+                                                  float4 *cosines, float4 *sines)
+{
+    if (is_neox) {
+        uint32_t j = 4 * c % (HEAD / 2);
+        *cosines = load4_now(table + j);
+        *sines = load4_now(table + HEAD / 2 + j);
+        return;
+    }
+    float2 a = *(const float2 *)(table + 2 * c), b = *(const float2 *)(table + HEAD / 2 + 2 * c);
+    *cosines = make_float4(a.x, a.x, a.y, a.y);
+    *sines = make_float4(b.x, b.x, b.y, b.y);
+}
+
+/* A head of HEAD = 4 * LANES * NV columns by LANES lanes, NV chunks each. */
+template <int NV, int LANES>
+static __global__ void __launch_bounds__(HEADS_THREADS) heads_kernel(const __grid_constant__ heads_params p)
+{
+    const int HEAD = 4 * LANES * NV;
+    uint32_t k = 0;
+    while (k + 1 < p.n_chains && blockIdx.x >= p.chains[k + 1].first_block)
+        k++;
+    const heads_chain &chain = p.chains[k];
+    const uint32_t unit = (blockIdx.x - chain.first_block) * (HEADS_THREADS / LANES) + threadIdx.x / LANES,
+                   lane = threadIdx.x % LANES;
+    const bool in_bound = unit < p.n_rows * chain.n_heads;
+    const uint32_t row = in_bound ? unit / chain.n_heads : 0, head = in_bound ? unit % chain.n_heads : 0;
+    float4 x[NV], weight[NV], cosines[NV], sines[NV];
+    launch_next();
+#pragma unroll
+    for (int i = 0; i < NV; i++)
+        weight[i] = chain.weight ? load4_now(chain.weight + 4 * (lane + LANES * i)) : zero4();
+    launch_wait();
+    const float *in = row_at(chain.in, chain.in_stride, row) + head * HEAD;
+#pragma unroll
+    for (int i = 0; i < NV; i++)
+        x[i] = load4_now(in + 4 * (lane + LANES * i));
+#pragma unroll
+    for (int i = 0; i < NV; i++) {
+        if (chain.table)
+            load_turns<HEAD>(row_at(chain.table, chain.table_stride, row), chain.is_neox, lane + LANES * i,
+                             &cosines[i], &sines[i]);
+    }
+    const bool exists = in_bound && row_exists(p.rows, row);
+    if (chain.has_norm) {
+        float sum = 0.0f;
+#pragma unroll
+        for (int i = 0; i < NV; i++)
+            sum += dot4(x[i], 4);
+#pragma unroll
+        for (int d = LANES / 2; d > 0; d /= 2)
+            sum += __shfl_xor_sync(0xffffffffu, sum, d);
+        sum = 1.0f / sqrtf(sum / (float)HEAD + chain.eps);
+#pragma unroll
+        for (int i = 0; i < NV; i++)
+            x[i] = chain.weight ? mul4(scale4(x[i], sum), weight[i]) : scale4(x[i], sum);
+    }
+    if (chain.table) {
+        float4 turned[NV];
+#pragma unroll
+        for (int i = 0; i < NV; i++) {
+            float4 partner = make_float4(-x[i].y, x[i].x, -x[i].w, x[i].z);
+            bool second = true;
+            if (NV == 1) {
+                float4 other = shuffle4(x[i], LANES / 2);
+                partner = chain.is_neox ? other : partner;
+                second = chain.is_neox ? lane >= LANES / 2 : true;
+            } else if (chain.is_neox) {
+                partner = x[i ^ (NV / 2)];
+                second = i >= NV / 2;
+            }
+            turned[i] = turn4(x[i], partner, cosines[i], sines[i], second);
+        }
+#pragma unroll
+        for (int i = 0; i < NV; i++)
+            x[i] = turned[i];
+    }
+    if (!exists)
+        return;
+    float *out = (float *)(chain.out + (uint64_t)row * chain.out_stride) + head * HEAD;
+#pragma unroll
+    for (int i = 0; i < NV; i++)
+        *(float4 *)(out + 4 * (lane + LANES * i)) = x[i];
+}
+
+/* ---- Glu */
+
+struct glu_params {
+    fused_rows rows;
+    uint32_t width, chunks, splits;
+    const uint8_t *gate, *up; /* up NULL: no glu */
+    uint8_t *out, *codes;
+    uint32_t gate_stride, up_stride, out_stride, codes_stride;
+    float limit;
+    int32_t activation;
+    uint8_t format;
+};
+
+#define GLU_THREADS 128u
+
+template <int ACT> static __device__ __forceinline__ float fused_activate(float z, int activation)
+{
+    if (ACT == SHARPI_ACT_SILU)
+        return __fdividef(z, 1.0f + __expf(-z));
+    if (ACT == SHARPI_ACT_GELU_TANH)
+        return __fdividef(z, 1.0f + __expf(-1.5957691216f * (z + 0.044715f * z * z * z)));
+    return activate(z, activation);
+}
+
+template <int NV, int ACT>
+static __global__ void __launch_bounds__(GLU_THREADS) glu_kernel(const __grid_constant__ glu_params p)
+{
+    const uint32_t row = blockIdx.x / p.splits,
+                   first = blockIdx.x % p.splits * GLU_THREADS * NV + threadIdx.x;
+    const uint32_t padded = p.format == ACT_BF16 ? (p.chunks + 15) / 16 * 16 : p.chunks;
+    const float *gate = row_at(p.gate, p.gate_stride, row),
+                *up = p.up ? row_at(p.up, p.up_stride, row) : NULL;
+    float4 x[NV], y[NV];
+    launch_next();
+    launch_wait();
+#pragma unroll
+    for (int i = 0; i < NV; i++) {
+        uint32_t c = first + (uint32_t)i * GLU_THREADS;
+        x[i] = c < p.chunks ? load4_now(gate + 4 * c) : zero4();
+        y[i] = up && c < p.chunks ? load4_now(up + 4 * c) : zero4();
+    }
+    if (!row_exists(p.rows, row))
+        return;
+#pragma unroll
+    for (int i = 0; i < NV; i++) {
+        uint32_t c = first + (uint32_t)i * GLU_THREADS;
+        if (up) {
+            if (p.limit > 0.0f) {
+                x[i] = make_float4(limited(x[i].x, p.limit), limited(x[i].y, p.limit),
+                                   limited(x[i].z, p.limit), limited(x[i].w, p.limit));
+                y[i] = make_float4(limited(y[i].x, p.limit), limited(y[i].y, p.limit),
+                                   limited(y[i].z, p.limit), limited(y[i].w, p.limit));
+            }
+            x[i] = make_float4(fused_activate<ACT>(x[i].x, p.activation) * y[i].x,
+                               fused_activate<ACT>(x[i].y, p.activation) * y[i].y,
+                               fused_activate<ACT>(x[i].z, p.activation) * y[i].z,
+                               fused_activate<ACT>(x[i].w, p.activation) * y[i].w);
+        }
+        if (p.out && c < p.chunks)
+            *(float4 *)(p.out + (uint64_t)row * p.out_stride + 16 * c) = x[i];
+        if (p.codes)
+            store_format(p.codes + (uint64_t)row * p.codes_stride, p.format, p.width, 4 * c,
+                         c < p.chunks ? x[i] : zero4(), c < padded);
+    }
+}
+
+#endif

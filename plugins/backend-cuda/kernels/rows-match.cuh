@@ -1,0 +1,288 @@
+/* Which steps have a fused kernel (rows-fused.cuh), and their launches. Anything that does not fit exactly is left to the chain
+ * kernel.
+ */
+#ifndef SHARPI_BACKEND_CUDA_ROWS_MATCH_CUH
+#define SHARPI_BACKEND_CUDA_ROWS_MATCH_CUH
+
+#include "rows-fused.cuh"
+
+#define ROWS_NO_MATCH -1
+
+/* The ops of a chain that run in this launch. */
+struct match_chain {
+    const rows_dev_op *ops[ROWS_MAX_OPS];
+    uint32_t n, at;
+};
+
+struct match_launch {
+    const struct rows_step *step;
+    fused_rows rows;
+    uint32_t n_rows; /* factor counted in */
+    uint32_t n_sms;
+    int32_t overlap;
+    cudaStream_t stream;
+};
+
+static uint32_t divide_up(uint64_t a, uint32_t b)
+{
+    return (uint32_t)((a + b - 1) / b);
+}
+
+static match_chain chain_of(const struct rows_step *step, uint32_t number, uint32_t n_rows)
+{
+    const rows_plan_chain *chain = &step->chains[number];
+    match_chain m;
+    m.n = m.at = 0;
+    for (uint32_t i = 0; i < chain->n_ops; i++) {
+        const rows_dev_op *op = &step->ops[chain->first_op + i];
+        if (n_rows >= op->min_rows && n_rows <= op->max_rows)
+            m.ops[m.n++] = op;
+    }
+    return m;
+}
+
+/* The next op if it is of this kind, takes the last result (or memory, if it is the first) and can be moved by fours. */
+static const rows_dev_op *next_op(const match_chain *m, int kind)
+{
+    const rows_dev_op *op = m->at < m->n ? m->ops[m->at] : NULL;
+    uint8_t aligned = ROWS_ALIGNED_IN0 | ROWS_ALIGNED_IN1 | ROWS_ALIGNED_OUT;
+    if (!op || op->kind != kind || op->sync || (op->aligned & aligned) != aligned || op->width % 4 ||
+        op->width != m->ops[0]->width || op->store & ROWS_STORE_SHARED)
+        return NULL;
+    if (op->vector && op->kind != ROW_SCALE && !(op->aligned & ROWS_ALIGNED_VECTOR))
+        return NULL;
+    return op->source0 == (m->at == 0 ? ROWS_MEMORY : ROWS_ACC) ? op : NULL;
+}
+
+/* A format at the end of a chain. */
+static const rows_dev_op *last_format(match_chain *m)
+{
+    const rows_dev_op *op = next_op(m, ROW_QUANTIZE);
+    if (op)
+        m->at++;
+    return op;
+}
+
+/* ---- Norms */
+
+static const rows_dev_op *row_norm(const match_chain *m)
+{
+    const rows_dev_op *op = next_op(m, ROW_RMS_NORM);
+    return op && op->group == op->width ? op : NULL;
+}
+
+static void match_residual(match_chain *m, norms_params *p)
+{
+    const rows_dev_op *op = row_norm(m);
+    if (op && !op->store && m->at + 1 < m->n && m->ops[m->at + 1]->kind == ROW_ADD) {
+        p->has_norm1 = 1;
+        p->weight1 = op->vector;
+        p->eps1 = op->eps;
+        m->at++;
+    }
+    op = next_op(m, ROW_ADD);
+    if (op && op->source1 == ROWS_MEMORY) {
+        p->add = op->in1;
+        p->add_stride = op->stride1;
+        p->sum = op->store ? op->out : NULL;
+        p->sum_stride = op->stride_out;
+        m->at++;
+    }
+    op = next_op(m, ROW_SCALE);
+    if (op && !p->sum) {
+        p->has_scale = 1;
+        p->scale = op->scale;
+        p->scale_by = op->vector;
+        p->sum = op->store ? op->out : NULL;
+        p->sum_stride = op->stride_out;
+        m->at++;
+    }
+}
+
+static bool match_norms(const match_launch *l, norms_params *p)
+{
+    match_chain m = chain_of(l->step, 0, l->n_rows / l->step->rows_factor);
+    const rows_dev_op *op;
+    if (l->step->n_chains != 1 || m.n == 0)
+        return false;
+    *p = {};
+    p->rows = l->rows;
+    p->width = m.ops[0]->width;
+    p->chunks = p->width / 4;
+    p->in = m.ops[0]->in0;
+    p->in_stride = m.ops[0]->stride0;
+    match_residual(&m, p);
+    op = row_norm(&m);
+    if (op) {
+        p->has_norm2 = 1;
+        p->weight2 = op->vector;
+        p->eps2 = op->eps;
+        p->out = op->store ? op->out : NULL;
+        p->out_stride = op->stride_out;
+        m.at++;
+    }
+    if (!p->has_norm1 && !p->has_norm2)
+        return false;
+    op = last_format(&m);
+    if (op) {
+        p->codes = op->out;
+        p->codes_stride = op->stride_out;
+        p->format = op->format;
+    }
+    return m.at == m.n && p->chunks <= 8192;
+}
+
+static int32_t launch_norms(const match_launch *l, const norms_params *p)
+{
+    const uint32_t chunks = divide_up(p->width, 64) * 16;
+    const bool few = l->n_rows <= 2 * l->n_sms;
+    if (chunks <= (few ? 1024u : 256u))
+        return launch_kernel(norms_kernel<1>, dim3(l->n_rows), dim3(divide_up(chunks, 32) * 32), 0, l->stream,
+                             l->overlap, p);
+    if (chunks <= (few ? 2048u : 512u))
+        return launch_kernel(norms_kernel<2>, dim3(l->n_rows), dim3(divide_up(chunks, 64) * 32), 0, l->stream,
+                             l->overlap, p);
+    if (chunks <= 4096)
+        return launch_kernel(norms_kernel<4>, dim3(l->n_rows), dim3(divide_up(chunks, 128) * 32), 0,
+                             l->stream, l->overlap, p);
+    return ROWS_NO_MATCH;
+}
+
+/* ---- Heads */
+
+static bool match_heads_chain(match_chain *m, uint32_t *head_dim, heads_chain *c)
+{
+    const rows_dev_op *norm = next_op(m, ROW_RMS_NORM), *turn, *last;
+    m->at += norm ? 1 : 0;
+    turn = next_op(m, ROW_ROPE);
+    m->at += turn ? 1 : 0;
+    last = turn ? turn : norm;
+    if (!last || m->at != m->n || !last->store || (turn && turn->n != turn->group) ||
+        (norm && turn && norm->group != turn->group))
+        return false;
+    if (norm && turn && norm->store && (norm->out != turn->out || norm->stride_out != turn->stride_out))
+        return false;
+    if (*head_dim && *head_dim != last->group)
+        return false;
+    *head_dim = last->group;
+    c->in = m->ops[0]->in0;
+    c->in_stride = m->ops[0]->stride0;
+    c->out = last->out;
+    c->out_stride = last->stride_out;
+    c->n_heads = last->width / last->group;
+    c->has_norm = norm != NULL;
+    c->weight = norm ? norm->vector : NULL;
+    c->eps = norm ? norm->eps : 0.0f;
+    c->table = turn ? turn->in1 : NULL;
+    c->table_stride = turn ? turn->stride1 : 0;
+    c->is_neox = turn && turn->mode == SHARPI_ROPE_NEOX;
+    return true;
+}
+
+static bool match_heads(const match_launch *l, heads_params *p, uint32_t *head_dim)
+{
+    *p = {};
+    p->rows = l->rows;
+    p->n_chains = l->step->n_chains;
+    p->n_rows = l->n_rows;
+    *head_dim = 0;
+    for (uint32_t c = 0; c < p->n_chains; c++) {
+        match_chain m = chain_of(l->step, c, l->n_rows / l->step->rows_factor);
+        if (m.n == 0 || !match_heads_chain(&m, head_dim, &p->chains[c]))
+            return false;
+    }
+    return *head_dim == 64 || *head_dim == 128 || *head_dim == 256 || *head_dim == 512;
+}
+
+static int32_t launch_heads(const match_launch *l, heads_params *p, uint32_t head_dim)
+{
+    uint32_t lanes = head_dim == 64 ? 16 : 32, n_blocks = 0;
+    for (uint32_t c = 0; c < p->n_chains; c++) {
+        p->chains[c].first_block = n_blocks;
+        n_blocks += divide_up((uint64_t)l->n_rows * p->chains[c].n_heads, HEADS_THREADS / lanes);
+    }
+    switch (head_dim) {
+    case 64:
+        return launch_kernel(heads_kernel<1, 16>, dim3(n_blocks), dim3(HEADS_THREADS), 0, l->stream,
+                             l->overlap, p);
+    case 128:
+        return launch_kernel(heads_kernel<1, 32>, dim3(n_blocks), dim3(HEADS_THREADS), 0, l->stream,
+                             l->overlap, p);
+    case 256:
+        return launch_kernel(heads_kernel<2, 32>, dim3(n_blocks), dim3(HEADS_THREADS), 0, l->stream,
+                             l->overlap, p);
+    default:
+        return launch_kernel(heads_kernel<4, 32>, dim3(n_blocks), dim3(HEADS_THREADS), 0, l->stream,
+                             l->overlap, p);
+    }
+}
+
+/* ---- Glu */
+
+static bool match_glu(const match_launch *l, glu_params *p)
+{
+    match_chain m = chain_of(l->step, 0, l->n_rows / l->step->rows_factor);
+    const rows_dev_op *op;
+    if (l->step->n_chains != 1 || m.n == 0)
+        return false;
+    *p = {};
+    p->rows = l->rows;
+    p->width = m.ops[0]->width;
+    p->chunks = p->width / 4;
+    p->gate = m.ops[0]->in0;
+    p->gate_stride = m.ops[0]->stride0;
+    op = next_op(&m, ROW_GLU);
+    if (op && op->source1 == ROWS_MEMORY) {
+        p->up = op->in1;
+        p->up_stride = op->stride1;
+        p->activation = op->activation;
+        p->limit = op->limit;
+        p->out = op->store ? op->out : NULL;
+        p->out_stride = op->stride_out;
+        m.at++;
+    }
+    op = last_format(&m);
+    if (op) {
+        p->codes = op->out;
+        p->codes_stride = op->stride_out;
+        p->format = op->format;
+    }
+    return m.at == m.n;
+}
+
+template <int NV> static int32_t launch_glu_by(const match_launch *l, glu_params *p)
+{
+    p->splits = divide_up(divide_up(p->width, 64) * 16, GLU_THREADS * NV);
+    dim3 grid(p->splits * l->n_rows), block(GLU_THREADS);
+    if (p->activation == SHARPI_ACT_SILU)
+        return launch_kernel(glu_kernel<NV, SHARPI_ACT_SILU>, grid, block, 0, l->stream, l->overlap, p);
+    if (p->activation == SHARPI_ACT_GELU_TANH)
+        return launch_kernel(glu_kernel<NV, SHARPI_ACT_GELU_TANH>, grid, block, 0, l->stream, l->overlap, p);
+    return launch_kernel(glu_kernel<NV, 0>, grid, block, 0, l->stream, l->overlap, p);
+}
+
+static int32_t launch_glu(const match_launch *l, glu_params *p)
+{
+    const bool few = (uint64_t)l->n_rows * p->chunks < 4ull * l->n_sms * GLU_THREADS;
+    return few ? launch_glu_by<1>(l, p) : launch_glu_by<4>(l, p);
+}
+
+/* Launches the step by a fused kernel; ROWS_NO_MATCH if there is none for it. */
+static int32_t launch_fused(const match_launch *l)
+{
+    union {
+        norms_params norms;
+        heads_params heads;
+        glu_params glu;
+    } p;
+    uint32_t head_dim;
+    if (match_norms(l, &p.norms))
+        return launch_norms(l, &p.norms);
+    if (match_glu(l, &p.glu))
+        return launch_glu(l, &p.glu);
+    if (match_heads(l, &p.heads, &head_dim))
+        return launch_heads(l, &p.heads, head_dim);
+    return ROWS_NO_MATCH;
+}
+
+#endif
