@@ -72,7 +72,7 @@ static int32_t make_logits(struct sharpi_program *program, const struct step *st
     if (!launch)
         return SHARPI_ENOMEM;
     launch->what = "the output matrix";
-    launch->softcap = attr->softcap;
+    program->softcap = attr->softcap;
     fill_inputs(program, step, &launch->product);
     launch->product.n_parts = 1;
     launch->product.part[0] = part_of(program, node);

@@ -18,7 +18,7 @@ int launch_logits(const struct run *run, const struct launch *launch, uint32_t f
     args.n_rows_dev = count;
     args.stream = run->stream;
     error = matmul_launch(&args);
-    if (!error && launch->steps[0]) {
+    if (!error && launch->steps[0] && run->wants_rows) {
         struct rows_batch batch = run_rows_batch(program);
         batch.n_rows[SHARPI_ROWS_SELECTED] = count;
         error = rows_step_launch(launch->steps[0], &batch, n, program->device->n_sms,
@@ -37,6 +37,7 @@ static cudaError_t send_best(const struct run *run, uint32_t n, const int32_t *c
                            .stride = cell->stride,
                            .n_vocab = (uint32_t)program->flow.n_vocab,
                            .k = run->n_best,
+                           .softcap = run->wants_rows ? 0.0f : program->softcap, /* else done already */
                            .ids = (int32_t *)(void *)best,
                            .values = (float *)(void *)best + values,
                            .lse = (float *)(void *)best + 2 * values,

@@ -87,7 +87,6 @@ struct launch {
     struct matmul_args product; /* products, logits; n_rows and rest are filled when it runs */
     int32_t glu, glu_launch; /* product: activation that can be fused; row step: whose product does it, -1 */
     float glu_clamp;
-    float softcap;                         /* logits */
     float scale;                           /* look-up */
     struct rows_step *steps[MAX_VARIANTS]; /* row steps, by variant; one of a mixture's hidden rows */
 };
@@ -157,6 +156,7 @@ struct sharpi_program {
     struct flow_traits traits;
 
     struct layout layout;
+    float softcap; /* of the logits; 0: none */
     uint64_t weight_bytes, vector_offset, mapped_bytes, embedding_width;
     uint8_t *weight_memory, *scratch;                     /* device; made-up addresses while compiling */
     uint8_t *host_inputs, *host_pages, *host_embeddings;  /* pinned */
