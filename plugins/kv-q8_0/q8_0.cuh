@@ -70,7 +70,7 @@ struct kv_cuda_q8_0 {
     {
         return (i >> 1 & 3) * 8 + (i >> 3) * 2 + (i & 1);
     }
-    __device__ static uint32_t v_column(uint32_t j, uint32_t i)
+    __host__ __device__ static constexpr uint32_t v_column(uint32_t j, uint32_t i)
     {
         return 4 * i + j;
     }

@@ -29,7 +29,7 @@ __device__ inline uint64_t partial_row(const work_shape &w, uint32_t block, uint
     return ((uint64_t)block * 2 + slot) * w.m + row;
 }
 
-constexpr uint32_t merge_threads = 512, merge_columns = 128; /* at most so many threads */
+constexpr uint32_t merge_threads = 1024, merge_columns = 128; /* at most so many threads */
 
 /* What merge_item shares among its threads. */
 struct merge_state {

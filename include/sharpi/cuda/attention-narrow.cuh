@@ -227,13 +227,23 @@ struct narrow_block
             if (is_partial && warp == 0 && lane < 4)
                 w.sums[at] = make_float2(max[r], total);
 #pragma unroll
-            for (uint32_t c = 0; c < shape::col_blocks; c++)
+            for (uint32_t c = 0; c < shape::col_blocks; c++) {
+                const uint32_t col = (warp * shape::col_blocks + c) * 32;
+                float y[4];
 #pragma unroll
-                for (uint32_t i = 0; i < 4; i++) {
-                    const uint32_t col = (warp * shape::col_blocks + c) * 32 + F::v_column(i, lane / 4);
+                for (uint32_t i = 0; i < 4; i++)
+                    y[i] = o[c][i / 2][i % 2 * 2 + r] * factor;
+                if (F::v_column(1, 0) == 1) { /* four tiles side by side */
                     if (col < d)
-                        out[col] = o[c][i / 2][i % 2 * 2 + r] * factor;
+                        *(float4 *)(out + col + F::v_column(0, lane / 4)) =
+                            make_float4(y[0], y[1], y[2], y[3]);
+                    continue;
                 }
+#pragma unroll
+                for (uint32_t i = 0; i < 4; i++)
+                    if (col + F::v_column(i, lane / 4) < d)
+                        out[col + F::v_column(i, lane / 4)] = y[i];
+            }
         }
         __syncthreads();
     }

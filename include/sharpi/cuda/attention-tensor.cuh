@@ -42,6 +42,21 @@ template <class F, int D, int MT> struct tensor_shape {
     }
 };
 
+/* y[j][i]: n8 tile j of 32 columns, columns 2 t + i of the tile; `left` columns exist. As wide as the format's order allows. */
+template <class F>
+__device__ inline void store_columns(float *out, uint32_t left, uint32_t t, const float (&y)[4][2])
+{
+#pragma unroll
+    for (uint32_t j = 0; j < 4; j++)
+        if (F::v_column(1, 0) == 1) { /* four tiles side by side */
+            if (j < 2)
+                *(float4 *)(out + F::v_column(0, 2 * t + j)) =
+                    make_float4(y[0][j], y[1][j], y[2][j], y[3][j]);
+        } else if (F::v_column(j, 2 * t) < left) {
+            *(float2 *)(out + F::v_column(j, 2 * t)) = make_float2(y[j][0], y[j][1]);
+        }
+}
+
 /* A operand of rows [16 tile, +16), k step `step`. */
 template <int M>
 __device__ inline void load_operand(uint32_t (&x)[4], uint32_t base, uint32_t tile, uint32_t step)
@@ -106,10 +121,9 @@ struct tensor_block
         const uint32_t d = walk::head_dim(), warp = threadIdx.x / 32 % shape::k_warps,
                        q_at = shared_address(q);
         const uint32_t first = shape::k_parts > 1 ? threadIdx.x / 32 / shape::k_warps * (D / 64) : 0;
-        for (uint32_t m = 0; m < MT; m++)
-            for (uint32_t n = 0; n < shape::n_tiles; n++)
-                for (uint32_t i = 0; i < 4; i++)
-                    s[m][n][i] = 0.0f;
+        /* few products depend on each other: with one row tile there are four chains of sums */
+        constexpr uint32_t n_chains = MT == 1 ? 4 : 1;
+        float chain[n_chains][MT][shape::n_tiles][4] = {};
 #pragma unroll 4
         for (uint32_t i_block = 0; i_block < D / 32 / shape::k_parts; i_block++) {
             const uint32_t block = first + i_block;
@@ -129,10 +143,22 @@ struct tensor_block
                     load_operand<M>(operand, q_at + i / 2 * q_part, m, 2 * block + i % 2);
 #pragma unroll
                     for (uint32_t n = 0; n < shape::n_tiles; n++)
-                        mma<F>(s[m][n], operand, b[n][i % 2][0], b[n][i % 2][1]);
+                        mma<F>(chain[(shape::parts == 2 ? i : 2 * (i_block % 2) + i) % n_chains][m][n],
+                               operand, b[n][i % 2][0], b[n][i % 2][1]);
                 }
             }
         }
+#pragma unroll
+        for (uint32_t m = 0; m < MT; m++)
+#pragma unroll
+            for (uint32_t n = 0; n < shape::n_tiles; n++)
+#pragma unroll
+                for (uint32_t i = 0; i < 4; i++) {
+                    s[m][n][i] = chain[0][m][n][i];
+#pragma unroll
+                    for (uint32_t c = 1; c < n_chains; c++)
+                        s[m][n][i] += chain[c][m][n][i];
+                }
     }
 
     /* The sums over both halves of the elements, in the first k_warps warps. */
@@ -291,16 +317,15 @@ struct tensor_block
                 if (is_partial && warp == 0 && lane % 4 == 0)
                     w.sums[at] = make_float2(max[m][h], total);
 #pragma unroll
-                for (uint32_t c = 0; c < shape::col_blocks; c++)
+                for (uint32_t c = 0; c < shape::col_blocks; c++) {
+                    const uint32_t col = (warp * shape::col_blocks + c) * 32;
+                    float y[4][2];
 #pragma unroll
-                    for (uint32_t j = 0; j < 4; j++)
-#pragma unroll
-                        for (uint32_t i = 0; i < 2; i++) {
-                            const uint32_t col =
-                                (warp * shape::col_blocks + c) * 32 + F::v_column(j, lane % 4 * 2 + i);
-                            if (col < d)
-                                out[col] = o[m][c][j][2 * h + i] * factor;
-                        }
+                    for (uint32_t j = 0; j < 8; j++)
+                        y[j / 2][j % 2] = o[m][c][j / 2][2 * h + j % 2] * factor;
+                    if (col < d)
+                        store_columns<F>(out + col, d - col, lane % 4, y);
+                }
             }
         __syncthreads();
     }

@@ -12,7 +12,7 @@
 #include <sharpi/cuda/attention-exact.cuh>
 #include <sharpi/cuda/attention-narrow.cuh>
 #include <sharpi/cuda/attention-tensor.cuh>
-#include <sharpi/cuda/attention-wgmma-pair.cuh>
+#include <sharpi/cuda/attention-wgmma.cuh>
 
 namespace sharpi
 {
@@ -66,7 +66,7 @@ inline int launch_merge(const sharpi_kv_cuda_args &a, const work_shape &w, cudaS
         rows * a.n_kv_heads * a.max_seqs * ((a.head_dim + merge_columns - 1) / merge_columns);
     const uint64_t parts = w.n_blocks / ((uint64_t)a.n_kv_heads * a.max_seqs) + 2;
     const uint32_t n_threads = parts > 8 ? merge_threads : 64;
-    const uint64_t limit = (n_threads > 64 ? 16ull : 64ull) * a.n_sms;
+    const uint64_t limit = (n_threads > 64 ? 8ull : 64ull) * a.n_sms;
     return launch(merge_kernel, (uint32_t)(items < limit ? items : limit), n_threads, 0, stream, a.overlaps,
                   a, w, (uint32_t)rows);
 }

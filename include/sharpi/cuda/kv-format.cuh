@@ -54,7 +54,7 @@ template <class F> struct format_base {
     {
         return i;
     }
-    __device__ static uint32_t v_column(uint32_t j, uint32_t i)
+    __host__ __device__ static constexpr uint32_t v_column(uint32_t j, uint32_t i)
     {
         return 8 * j + i;
     }
@@ -128,7 +128,7 @@ struct fragments16 {
     {
         return i;
     }
-    __device__ static uint32_t v_column(uint32_t j, uint32_t i)
+    __host__ __device__ static constexpr uint32_t v_column(uint32_t j, uint32_t i)
     {
         return 8 * j + i;
     }
