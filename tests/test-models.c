@@ -7,6 +7,7 @@
 
 #include <CUnit/Basic.h>
 
+#include "core/session.h"
 #include "fixtures.h"
 
 static struct sharpi_engine *engine;
@@ -398,6 +399,52 @@ static void batched_decode_equals_single_runs(void)
     each_fixture(check_batched_decode);
 }
 
+/* Candidates instead of rows: values as in the row, greatest first, none left out. */
+static float best_difference(const struct sharpi_session *best, const float *row)
+{
+    float largest = 0, sum = 0;
+    for (uint32_t i = 0; i < best->n_top; i++) {
+        largest = fmaxf(largest, fabsf(row[best->top_ids[i]] - best->top_logits[i]));
+        if (i && best->top_logits[i] > best->top_logits[i - 1])
+            return INFINITY;
+    }
+    if (rank_of(row, FIXTURE_VOCAB, (uint32_t)best->top_ids[best->n_top - 1]) > best->n_top)
+        return INFINITY;
+    for (uint32_t i = 0; i < FIXTURE_VOCAB; i++)
+        sum += expf(row[i] - best->top_logits[0]);
+    return fmaxf(largest, fabsf(logf(sum) + best->top_logits[0] - best->top_log_sum));
+}
+
+static void check_best(const struct fixture *f, const struct fixture_data *data)
+{
+    struct sharpi_model *model =
+        load(data->model, (struct sharpi_model_options){.chunk = 64, .context = 256, .max_sessions = 2});
+    struct sharpi_error err = SHARPI_ERROR_INIT;
+    struct sharpi_session *all = NULL, *best = NULL;
+    float largest = 0;
+    CU_ASSERT_FATAL(model && sharpi_session_create(model, &all, &err) == 0);
+    CU_ASSERT_FATAL(sharpi_session_create(model, &best, &err) == 0);
+    for (uint32_t i = 0; i < 24; i += i ? 1 : 16) {
+        const uint32_t n = i ? 1 : 16;
+        best->top_k = i < 20 ? 40 : 1; /* another number: what was captured for the first is of no use */
+        CU_ASSERT(sharpi_session_feed(all, data->tokens + i, n, &err) == 0);
+        CU_ASSERT(sharpi_session_feed(best, data->tokens + i, n, &err) == 0);
+        CU_ASSERT_FATAL(best->n_top == best->top_k && sharpi_session_logits(all) != NULL);
+        largest = fmaxf(largest, best_difference(best, sharpi_session_logits(all)));
+    }
+    CU_ASSERT(largest <= 1e-4f);
+    if (!(largest <= 1e-4f))
+        fprintf(stderr, "%s: best candidates differ by %g\n", f->name, (double)largest);
+    sharpi_session_free(all);
+    sharpi_session_free(best);
+    sharpi_model_free(model);
+}
+
+static void best_candidates_equal_the_logits(void)
+{
+    each_fixture(check_best);
+}
+
 static void check_truncate(const struct fixture *f, const struct fixture_data *data)
 {
     struct sharpi_model *model =
@@ -485,6 +532,7 @@ int main(void)
     CU_add_test(suite, "eight sequences in one batch equal eight single runs",
                 eight_sequences_in_one_batch_equal_eight_single_runs);
     CU_add_test(suite, "batched decode equals single runs", batched_decode_equals_single_runs);
+    CU_add_test(suite, "best candidates equal the logits", best_candidates_equal_the_logits);
     CU_add_test(suite, "truncated sequence goes on exactly", truncated_sequence_goes_on_exactly);
     CU_add_test(suite, "what cannot be honoured is refused", what_cannot_be_honoured_is_refused);
 run:
