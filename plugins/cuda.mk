@@ -28,7 +28,6 @@ sharpicudainclude_HEADERS = \
 	include/sharpi/cuda/attention-narrow.cuh \
 	include/sharpi/cuda/attention-tensor.cuh \
 	include/sharpi/cuda/attention-walk.cuh \
-	include/sharpi/cuda/attention-wgmma-pair.cuh \
 	include/sharpi/cuda/attention-wgmma.cuh \
 	include/sharpi/cuda/attention-work.cuh \
 	include/sharpi/cuda/attention.cuh \

@@ -30,7 +30,9 @@ cuda_rows_sources = \
 	plugins/backend-cuda/kernels/moe.cu \
 	plugins/backend-cuda/kernels/moe.h \
 	plugins/backend-cuda/kernels/rows-device.cuh \
+	plugins/backend-cuda/kernels/rows-fused.cuh \
 	plugins/backend-cuda/kernels/rows-internal.h \
+	plugins/backend-cuda/kernels/rows-match.cuh \
 	plugins/backend-cuda/kernels/rows-ops.cuh \
 	plugins/backend-cuda/kernels/rows-plan.c \
 	plugins/backend-cuda/kernels/rows.cu \
