@@ -61,6 +61,7 @@ struct sharpi_scheduler {
     float *tap;          /* [chunk, width] */
     uint32_t tap_width;
     struct sharpi_logprob top[SHARPI_TOP_MOST];
+    uint32_t n_kept; /* highest logits that the row being sampled consists of; 0 = all logits */
     struct sharpi_scheduler_stats stats;
     int32_t accounts_broken;
     uint32_t stalled; /* requests wait and none runs */

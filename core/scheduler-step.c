@@ -72,10 +72,14 @@ static void share_out(struct sharpi_scheduler *s)
     }
 }
 
-/* Somebody besides the sampler reads the logits. */
-static int32_t needs_all_logits(const struct sharpi_scheduler *s, const struct request *r)
+/* How many of the highest logits are enough for the sampler, and the reader's logprobs; 0: all are needed. */
+static uint32_t top_wanted(const struct sharpi_scheduler *s, const struct request *r)
 {
-    return s->options.observe || r->to_verify || r->what.logprobs;
+    uint32_t k;
+    if (r->embedding || s->options.observe || r->to_verify)
+        return 0;
+    k = sharpi_sampler_reach(r->sampler);
+    return k && r->what.logprobs && r->what.n_top > k ? r->what.n_top : k;
 }
 
 static void add_work(struct sharpi_scheduler *s, struct request *r)
@@ -91,7 +95,7 @@ static void add_work(struct sharpi_scheduler *s, struct request *r)
         w->logits = s->embed_logits;
     }
     w->taps = s->tap ? &s->tap : NULL;
-    r->session->top_k = r->embedding || needs_all_logits(s, r) ? 0 : sharpi_sampler_reach(r->sampler);
+    r->session->top_k = top_wanted(s, r);
     s->work_of[s->n_work++] = r;
 }
 
@@ -137,16 +141,34 @@ static void count_token(struct sharpi_scheduler *s, struct request *r)
     s->stats.output_tokens++;
 }
 
+/* Log-probabilities from all logits, or from the highest, of which the token is one. */
+static void take_logprobs(struct sharpi_scheduler *s, const struct request *r, struct sharpi_event *event)
+{
+    const struct sharpi_session *session = r->session;
+    uint32_t i;
+    event->top = s->top;
+    if (s->n_kept == 0) {
+        event->n_top =
+            (uint32_t)sharpi_logits_top(s->logits_copy, (int32_t)s->model->desc.n_vocab,
+                                        (int32_t)r->what.n_top, s->top, event->token, &event->logprob);
+        return;
+    }
+    for (i = 0; i < s->n_kept; i++) {
+        struct sharpi_logprob p = {session->top_ids[i], session->top_logits[i] - session->top_log_sum};
+        if (i < r->what.n_top)
+            s->top[event->n_top++] = p;
+        if (p.id == event->token)
+            event->logprob = p.logprob;
+    }
+}
+
 /* The token's event; ends the request when it was its last. */
 static void put_out(struct sharpi_scheduler *s, struct request *r, int32_t token)
 {
     struct sharpi_event event = {.kind = SHARPI_EVENT_TOKEN, .token = token};
     int32_t enough;
-    if (r->what.logprobs) {
-        event.n_top = (uint32_t)sharpi_logits_top(s->logits_copy, (int32_t)s->model->desc.n_vocab,
-                                                  (int32_t)r->what.n_top, s->top, token, &event.logprob);
-        event.top = s->top;
-    }
+    if (r->what.logprobs)
+        take_logprobs(s, r, &event);
     count_token(s, r);
     r->tokens[r->n_tokens++] = token; /* capacity: at most context, and below it here */
     enough = request_emit(s, r, &event);
@@ -173,7 +195,8 @@ static void sample(struct sharpi_scheduler *s, struct request *r)
 {
     struct sharpi_error err = SHARPI_ERROR_INIT;
     int32_t token, status;
-    if (needs_all_logits(s, r))
+    s->n_kept = r->session->n_top;
+    if (r->session->has_logits)
         look_at_logits(s, r);
     status = sharpi_session_sample(r->session, r->sampler, &token, &err);
     if (!status)

@@ -382,6 +382,51 @@ static void requests_end_as_they_should(void)
     sharpi_model_free(model);
 }
 
+/* Nobody looks at all logits here, so steps keep the highest only. */
+static void logprobs_of_the_highest_logits_are_those_of_all(void)
+{
+    struct fixture_data data;
+    struct sharpi_model *model;
+    struct sharpi_scheduler *s = NULL;
+    struct answer *a = calloc(4, sizeof *a);
+    struct sharpi_sampler_params params;
+    struct sharpi_request r = {.n_tokens = 48, .max_tokens = 24, .ignore_end = 1, .logprobs = 1};
+    float *logits;
+    CU_ASSERT_FATAL(a != NULL);
+    open_fixture("qwen3", &data);
+    r.tokens = data.greedy;
+    model = load(&data, (struct sharpi_model_options){.max_sessions = 4});
+    CU_ASSERT_FATAL(sharpi_scheduler_create(model, NULL, &s, NULL) == 0);
+    CU_ASSERT(answer_ask(s, r, &a[0]) == 0 && answer_wait(&a[0]));
+    r.n_top = 5;
+    CU_ASSERT(answer_ask(s, r, &a[1]) == 0 && answer_wait(&a[1]));
+    sharpi_sampler_params_init(&params); /* looks at the highest 40 */
+    r.sampler = &params;
+    CU_ASSERT(answer_ask(s, r, &a[2]) == 0 && answer_wait(&a[2]));
+    params.top_k = 0; /* looks at all */
+    CU_ASSERT(answer_ask(s, r, &a[3]) == 0 && answer_wait(&a[3]));
+    sharpi_scheduler_destroy(s);
+    CU_ASSERT(memcmp(a[0].tokens, data.greedy + 48, 24 * sizeof(int32_t)) == 0);
+    for (uint32_t i = 0; i < 4; i++) {
+        int32_t tokens[72];
+        memcpy(tokens, data.greedy, sizeof tokens);
+        memcpy(tokens + 48, a[i].tokens, a[i].n * sizeof *tokens);
+        logits = run_tokens(model, tokens, 72);
+        CU_ASSERT_FATAL(logits && a[i].n == 24);
+        for (uint32_t j = 0; j < 24; j++) {
+            struct sharpi_logprob top;
+            float chosen;
+            sharpi_logits_top(logits + (size_t)(47 + j) * FIXTURE_VOCAB, FIXTURE_VOCAB, 1, &top,
+                              a[i].tokens[j], &chosen);
+            /* of its own token without, of the most likely one with top logprobs */
+            CU_ASSERT(fabsf((i ? top.logprob : chosen) - a[i].logprobs[j]) < 1e-3f);
+        }
+        free(logits);
+    }
+    free(a);
+    sharpi_model_free(model);
+}
+
 static void what_can_never_work_is_refused_with_numbers(void)
 {
     struct fixture_data data;
@@ -677,6 +722,8 @@ int main(void)
     CU_initialize_registry();
     suite = CU_add_suite("scheduler", NULL, NULL);
     CU_add_test(suite, "requests end as they should", requests_end_as_they_should);
+    CU_add_test(suite, "logprobs of the highest logits are those of all",
+                logprobs_of_the_highest_logits_are_those_of_all);
     CU_add_test(suite, "what can never work is refused with numbers",
                 what_can_never_work_is_refused_with_numbers);
     CU_add_test(suite, "cancelled prompt frees its pages", cancelled_prompt_frees_its_pages);
