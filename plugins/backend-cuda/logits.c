@@ -14,7 +14,9 @@ int launch_logits(const struct run *run, const struct launch *launch, uint32_t f
         if (args.act[f])
             args.act[f] = (const uint8_t *)args.act[f] + first * args.act_stride[f];
     }
-    args.n_rows = n;
+    /* The rows are in the format of all of them together: a last piece of few rows must not want another one. `count` is
+     * what is computed. */
+    args.n_rows = run->n_logits > MATMUL_GEMV_ROWS && n <= MATMUL_GEMV_ROWS ? MATMUL_GEMV_ROWS + 1 : n;
     args.n_rows_dev = count;
     args.stream = run->stream;
     error = matmul_launch(&args);
