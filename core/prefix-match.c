@@ -29,8 +29,8 @@ static struct prefix_node *best_child(const struct prefix_node *parent, const in
     return best;
 }
 
-/* First page that hinders going on at `length`, looking upwards from the node that holds position length - 1; UINT32_MAX when all is
- * there. */
+/* First page that hinders going on at `length`, looking upwards from the node that holds position length - 1; UINT32_MAX when
+ * all is there. */
 static uint32_t missing_page(const struct sharpi_prefix_tree *tree, const struct prefix_node *node,
                              uint32_t length)
 {

@@ -1,7 +1,8 @@
 /* Nodes, matching and giving up pages: see prefix-tree.h.
  *
- * Per class there are lists of the pages that the tree holds, oldest use first: windowed classes have one of plain pages and one of kept
- * ones. Without window a page may only go with its node, leaves first; so children stand on the older side of their parent.
+ * Per class there are lists of the pages that the tree holds, oldest use first: windowed classes have one of plain pages and
+ * one of kept ones. Without window a page may only go with its node, leaves first; so children stand on the older side of
+ * their parent.
  */
 #include "prefix-internal.h"
 

@@ -1,11 +1,11 @@
 /* The page cache: what finished and running sequences have computed, found again by token ids.
  *
- * A tree of pages: a node stands for SHARPI_KV_PAGE tokens after those of its parents (a leaf may have fewer) and holds, per class, the
- * page that they are stored in. Pages without window are there as long as their node; windowed ones may be given up earlier. Those that a
- * turn's end looks at (kept ones) go last, so that a conversation can go on there.
+ * A tree of pages: a node stands for SHARPI_KV_PAGE tokens after those of its parents (a leaf may have fewer) and holds, per
+ * class, the page that they are stored in. Pages without window are there as long as their node; windowed ones may be given
+ * up earlier. Those that a turn's end looks at (kept ones) go last, so that a conversation can go on there.
  *
- * Invariant: a node's pages hold exactly its tokens' rows, computed after exactly its parents' tokens. A node that a running sequence
- * follows, or that has children, is not removed. One thread at a time.
+ * Invariant: a node's pages hold exactly its tokens' rows, computed after exactly its parents' tokens. A node that a running
+ * sequence follows, or that has children, is not removed. One thread at a time.
  */
 #ifndef SHARPI_CORE_PREFIX_TREE_H
 #define SHARPI_CORE_PREFIX_TREE_H

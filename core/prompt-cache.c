@@ -1,6 +1,7 @@
 /* The index of saved prefixes and the thread that reads and writes them: see prompt-cache.h.
  *
- * The index (names, tokens) belongs to the caller's thread; an entry's `state` and `file.data.bytes`, and the jobs, are guarded by the lock.
+ * The index (names, tokens) belongs to the caller's thread; an entry's `state` and `file.data.bytes`, and the jobs, are
+ * guarded by the lock.
  */
 #include "prompt-cache.h"
 

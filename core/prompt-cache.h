@@ -1,10 +1,11 @@
 /* Saved prefixes: files of KV pages that survive a restart. This part knows files; what is in the bytes the caller knows.
  *
- * A file NAME.kv holds a stamp (which model, which formats), tokens, and the pages' bytes, compressed; everything has a checksum. Reading and
- * writing is done by a thread of its own. Files are only trusted as far as they were checked: a corrupt one, or one of another model, is
- * named once in the log and left alone.
+ * A file NAME.kv holds a stamp (which model, which formats), tokens, and the pages' bytes, compressed; everything has a
+ * checksum. Reading and writing is done by a thread of its own. Files are only trusted as far as they were checked: a corrupt
+ * one, or one of another model, is named once in the log and left alone.
  *
- * Invariant: an entry's tokens were checked when it was indexed; its bytes are checked on each load and have exactly the expected size.
+ * Invariant: an entry's tokens were checked when it was indexed; its bytes are checked on each load and have exactly the
+ * expected size.
  */
 #ifndef SHARPI_CORE_PROMPT_CACHE_H
 #define SHARPI_CORE_PROMPT_CACHE_H

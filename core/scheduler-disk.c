@@ -1,7 +1,8 @@
 /* Prefixes saved in files: what a file's bytes mean, when one is worth writing, and how one gets into the page cache.
  *
- * The bytes: per class, per page from the class's first one to the last, per layer of the class: K, then V. A file is written when a prompt
- * has been computed of which at most half was known, so a growing conversation is written again only as it doubles.
+ * The bytes: per class, per page from the class's first one to the last, per layer of the class: K, then V. A file is written
+ * when a prompt has been computed of which at most half was known, so a growing conversation is written again only as it
+ * doubles.
  */
 #include <stdlib.h>
 #include <string.h>

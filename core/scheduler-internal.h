@@ -1,7 +1,7 @@
 /* What the files of the scheduler share.
  *
- * Who owns what: `lock` guards the part of struct sharpi_scheduler below it and the `cancelled` flags; everything else belongs to the
- * scheduler's thread. No callback runs under the lock.
+ * Who owns what: `lock` guards the part of struct sharpi_scheduler below it and the `cancelled` flags; everything else
+ * belongs to the scheduler's thread. No callback runs under the lock.
  */
 #ifndef SHARPI_CORE_SCHEDULER_INTERNAL_H
 #define SHARPI_CORE_SCHEDULER_INTERNAL_H

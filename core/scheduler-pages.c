@@ -1,8 +1,8 @@
 /* Who gets pages: admission, reuse of known prefixes, preemption, and the always-on check of the accounts.
  *
- * Reckoning: pages that only the cache holds count as free, since it gives them up. A request is admitted when all pages of its tokens
- * and one more are there beside what the running sequences still need for theirs; what they generate later may run out, and
- * then the newest goes back into the queue.
+ * Reckoning: pages that only the cache holds count as free, since it gives them up. A request is admitted when all pages of
+ * its tokens and one more are there beside what the running sequences still need for theirs; what they generate later may run
+ * out, and then the newest goes back into the queue.
  */
 #include <string.h>
 

@@ -1,7 +1,8 @@
 /* One step: what it consists of, running it, and handing out what came of it.
  *
- * Every running sequence has at least one token that is not computed yet. Those with one are decodes and always take part; the rest of
- * the step's tokens goes to prompts. A batch that fails is run again sequence by sequence, so that only the guilty one pays.
+ * Every running sequence has at least one token that is not computed yet. Those with one are decodes and always take part;
+ * the rest of the step's tokens goes to prompts. A batch that fails is run again sequence by sequence, so that only the
+ * guilty one pays.
  */
 #include <string.h>
 

@@ -6,9 +6,9 @@
  *     sharpi_scheduler_cancel(scheduler, id);                          any thread; FINISHED (CANCELLED) follows at the next step
  *     sharpi_scheduler_destroy(scheduler);                             cancels what is left, joins the thread
  *
- * Every step takes all decodes first, then as much of the waiting prompts as the token budget allows. A prompt's known prefix is taken
- * from the page cache, whoever computed it. When pages run out, cached ones go first, then the newest sequence is put back
- * into the queue and resumes later without its reader noticing anything but the pause.
+ * Every step takes all decodes first, then as much of the waiting prompts as the token budget allows. A prompt's known prefix
+ * is taken from the page cache, whoever computed it. When pages run out, cached ones go first, then the newest sequence is
+ * put back into the queue and resumes later without its reader noticing anything but the pause.
  *
  * Invariants: after a successful submit exactly one last event comes, whatever happens. Between steps the references to every
  * page add up (else new requests are refused, SHARPI_EBUG). A step that fails costs only the requests that cause it.
@@ -137,10 +137,10 @@ struct sharpi_request {
 
 #define SHARPI_TOP_MOST 32u
 
-/* SHARPI_EINVAL: a request that can never work: empty, unknown tokens, bad sampler, longer than the context or all pages (the text
- * has the numbers). SHARPI_EFULL: the queue is full, try later. SHARPI_ENOMEM. SHARPI_ENOTSUP: embeddings of a model that was
- * not loaded with the tap "result_norm" (a model loaded so computes one sequence per step). SHARPI_ECANCELLED: shutting down.
- * SHARPI_EBUG: the page accounts do not add up. On an error no event follows. */
+/* SHARPI_EINVAL: a request that can never work: empty, unknown tokens, bad sampler, longer than the context or all pages (the
+ * text has the numbers). SHARPI_EFULL: the queue is full, try later. SHARPI_ENOMEM. SHARPI_ENOTSUP: embeddings of a model
+ * that was not loaded with the tap "result_norm" (a model loaded so computes one sequence per step). SHARPI_ECANCELLED:
+ * shutting down. SHARPI_EBUG: the page accounts do not add up. On an error no event follows. */
 int32_t sharpi_scheduler_submit(struct sharpi_scheduler *scheduler, const struct sharpi_request *request,
                                 uint64_t *id, struct sharpi_error *err);
 /* An id that is finished or unknown is fine. */
@@ -151,8 +151,8 @@ void sharpi_scheduler_cancel(struct sharpi_scheduler *scheduler, uint64_t id);
 /* `model` must outlive it and have no sessions of others. NULL options: defaults. */
 int32_t sharpi_scheduler_create(struct sharpi_model *model, const struct sharpi_scheduler_options *options,
                                 struct sharpi_scheduler **out, struct sharpi_error *err);
-/* Refuses new requests from now on (SHARPI_ECANCELLED) and waits until the others are done, at most `timeout_s`. Returns how many are
- * left. */
+/* Refuses new requests from now on (SHARPI_ECANCELLED) and waits until the others are done, at most `timeout_s`. Returns how
+ * many are left. */
 uint32_t sharpi_scheduler_drain(struct sharpi_scheduler *scheduler, double timeout_s);
 /* Cancels what is left (their last events come), joins. NULL is fine. */
 void sharpi_scheduler_destroy(struct sharpi_scheduler *scheduler);

@@ -1,5 +1,5 @@
-/* The page cache against a model of what lies in the pages: every position that a sequence looks at must hold the row that was computed
- * after exactly its tokens, whatever was shared, copied, given up, cut or overwritten before.
+/* The page cache against a model of what lies in the pages: every position that a sequence looks at must hold the row that
+ * was computed after exactly its tokens, whatever was shared, copied, given up, cut or overwritten before.
  */
 #include <stdlib.h>
 #include <string.h>

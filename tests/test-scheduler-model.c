@@ -1,5 +1,5 @@
-/* The scheduler on a real model, $SHARPI_MODEL (a GGUF file; Gemma 3 270M is meant): long conversations, long shared prefixes, and how long a
- * long prompt stalls others. Skipped without it.
+/* The scheduler on a real model, $SHARPI_MODEL (a GGUF file; Gemma 3 270M is meant): long conversations, long shared
+ * prefixes, and how long a long prompt stalls others. Skipped without it.
  */
 #include <stdlib.h>
 #include <string.h>

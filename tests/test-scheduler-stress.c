@@ -1,5 +1,5 @@
-/* The scheduler under load and without memory: many threads ask, cancel and stop at random, and allocations fail; whoever is answered gets the
- * tokens of its single run, and in the end every page is back.
+/* The scheduler under load and without memory: many threads ask, cancel and stop at random, and allocations fail; whoever is
+ * answered gets the tokens of its single run, and in the end every page is back.
  *
  * The linker sends the core's malloc, calloc and realloc through the functions here (--wrap).
  */

@@ -1,5 +1,5 @@
-/* The scheduler against single runs: whatever else is in the batch, whatever was reused, preempted or cancelled, every sequence's logits are
- * those that it has alone.
+/* The scheduler against single runs: whatever else is in the batch, whatever was reused, preempted or cancelled, every
+ * sequence's logits are those that it has alone.
  */
 #include <dirent.h>
 #include <math.h>
