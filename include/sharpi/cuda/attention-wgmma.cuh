@@ -1,10 +1,11 @@
 /* Prefill on Hopper: flash attention by wgmma, for head_dims of 64, 128, 256 and 512.
  *
  * A block has two warpgroups that compute and one that copies. Up to head_dim 256 each computing warpgroup has 64 rows; at
- * 512 both have the same 64 rows, each sums the scores over half of the elements, and each has half of the output's columns.
- * K and V tiles of n positions pass through rings of two stages: as they are when the format's tiles are operands, else
- * converted on the way by the copying warpgroup (only what did not fit attention-convert.cuh's scratch). The product with K
- * of the next tile runs while the softmax of this one is computed and its product with V.
+ * 512 both have the same 64 rows and scores, and each has half of the output's columns (such a block reads so many bytes
+ * per row from L2 that dividing the scores' work too gained nothing). K and V tiles of n positions pass through rings of
+ * stages: as they are when the format's tiles are operands, else converted on the way by the copying warpgroup (only what did
+ * not fit attention-convert.cuh's scratch). The product with K of the next tile runs while the softmax of this one is
+ * computed and its product with V.
  *
  * Arithmetic: operands f16 or bf16 (queries and weights rounded to them), f32 sums and softmax.
  */
@@ -21,18 +22,13 @@ namespace sharpi
 template <int D> struct wgmma_shape {
     static constexpr bool splits_columns = D > 256;
     static constexpr uint32_t m = splits_columns ? 64 : 128;
-    static constexpr uint32_t n = D <= 128 ? 128 : D <= 256 ? 64 : 32;   /* positions of a tile */
-    static constexpr uint32_t pages = n > tile_rows ? n / tile_rows : 1; /* of a tile */
-    static constexpr uint32_t page_rows = n < tile_rows ? n : tile_rows; /* of each of them */
-    static constexpr uint32_t columns = splits_columns ? D / 2 : D;      /* of the output, per warpgroup */
-    static constexpr uint32_t parts =
-        splits_columns ? D / 128 : D / 64; /* 64 elements each, of a warpgroup's scores */
+    static constexpr uint32_t n = D <= 128 ? 128 : 64;
+    static constexpr uint32_t pages = n / tile_rows;
+    static constexpr uint32_t columns = splits_columns ? D / 2 : D; /* of the output, per warpgroup */
     static constexpr uint32_t n_threads = 384;
     static constexpr uint32_t tile_bytes = n * D * 2, q_bytes = m * D * 2;
-    static constexpr uint32_t n_stages = 2;
-    static constexpr uint32_t exchange_bytes = splits_columns ? 2 * 2 * m * n * 4 : 0;
-    static constexpr uint32_t n_bytes =
-        q_bytes + 2 * n_stages * tile_bytes + exchange_bytes + m * 4 + 4 * n_stages * 8 + 1024;
+    static constexpr uint32_t n_stages = D <= 256 ? 2 : 1;
+    static constexpr uint32_t n_bytes = q_bytes + 2 * n_stages * tile_bytes + m * 4 + 4 * n_stages * 8 + 1024;
     static constexpr uint32_t scores = n / 2, outputs = columns / 2; /* registers */
 };
 
@@ -88,7 +84,7 @@ template <class F, int D> struct wgmma_block {
     const work_shape &w;
     const block_work &work;
     char *q, *k, *v;
-    float *row_scale, *exchange;
+    float *row_scale;
     uint64_t *k_full, *v_full, *k_empty, *v_empty;
 
     __device__ wgmma_block(const sharpi_kv_cuda_args &args, const work_shape &shape_of_work,
@@ -98,8 +94,7 @@ template <class F, int D> struct wgmma_block {
         q = memory + (1024 - shared_address(memory) % 1024) % 1024;
         k = q + shape::q_bytes;
         v = k + stages * shape::tile_bytes;
-        exchange = (float *)(v + stages * shape::tile_bytes);
-        row_scale = exchange + shape::exchange_bytes / 4;
+        row_scale = (float *)(v + stages * shape::tile_bytes);
         k_full = (uint64_t *)(row_scale + M);
         v_full = k_full + stages;
         k_empty = v_full + stages;
@@ -108,16 +103,10 @@ template <class F, int D> struct wgmma_block {
 
     __device__ uint32_t n_tiles() const
     {
-        return ceil_div(work.n_units * tile_rows, N);
+        return ceil_div(work.n_units, shape::pages);
     }
 
     /* ---- The copying warpgroup */
-
-    /* Page `page` of tile i; past the end the last one again. */
-    __device__ uint32_t page_of(uint32_t i, uint32_t page) const
-    {
-        return min(work.at.page + i * N / tile_rows + page, work.at.end_page - 1);
-    }
 
     __device__ const char *source(void *cache, uint32_t page) const
     {
@@ -136,11 +125,10 @@ template <class F, int D> struct wgmma_block {
                      : "memory");
 #pragma unroll 1
         for (uint32_t page = 0; page < shape::pages; page++) {
-            /* whole tiles lie in one piece where they go and where they come from, else parts of 64 columns */
-            constexpr bool is_whole = N == tile_rows;
-            constexpr uint32_t bytes = is_whole ? shape::tile_bytes : shape::page_rows * 128;
-            const char *src = source(cache, page_of(i, page)) + i * N % tile_rows * 128;
-            for (uint32_t part = 0; part < (is_whole ? 1 : D / 64); part++)
+            const uint32_t at = min(work.at.page + i * shape::pages + page, work.at.end_page - 1);
+            const char *src = source(cache, at);
+            const uint32_t bytes = shape::pages == 1 ? tile_rows * D * 2 : tile_rows * 128;
+            for (uint32_t part = 0; part < (shape::pages == 1 ? 1 : D / 64); part++)
                 asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], "
                              "%2, [%3];" ::"r"(shared_address(dst + (part * N + page * tile_rows) * 128)),
                              "l"(src + part * tile_rows * 128), "r"(bytes), "r"(shared_address(full))
@@ -152,24 +140,23 @@ template <class F, int D> struct wgmma_block {
     /* The same for formats whose tiles want conversion; 128 threads, each 32 elements of a row at a time. */
     __device__ void convert(char *dst, void *cache, uint32_t i, uint64_t *full)
     {
-        constexpr uint32_t blocks = shape::page_rows * D / 32; /* of a page; lanes have consecutive rows */
+        constexpr uint32_t blocks = tile_rows * D / 32; /* of a page; lanes have consecutive rows */
         const uint32_t thread = threadIdx.x % 128;
 #pragma unroll 1
         for (uint32_t page = 0; page < shape::pages; page++) {
-            const char *src = tile_of(a, cache, work.at, page_of(i, page), F::tile_bytes(D));
-            const uint32_t skipped = i * N % tile_rows;
+            const uint32_t at = min(work.at.page + i * shape::pages + page, work.at.end_page - 1);
+            const char *src = source(cache, at);
 #pragma unroll 1
             for (uint32_t first = thread; first < blocks; first += 2 * 128) {
                 typename F::raw32 raw[2];
 #pragma unroll
                 for (uint32_t j = 0; j < 2; j++)
                     if (first + j * 128 < blocks)
-                        raw[j] = F::load_raw32(src, D, skipped + (first + j * 128) % shape::page_rows,
-                                               (first + j * 128) / shape::page_rows);
+                        raw[j] = F::load_raw32(src, D, (first + j * 128) % tile_rows,
+                                               (first + j * 128) / tile_rows);
 #pragma unroll
                 for (uint32_t j = 0; j < 2; j++) {
-                    const uint32_t row = (first + j * 128) % shape::page_rows;
-                    const uint32_t block = (first + j * 128) / shape::page_rows;
+                    const uint32_t row = (first + j * 128) % tile_rows, block = (first + j * 128) / tile_rows;
                     uint4 x[4];
                     if (first + j * 128 >= blocks)
                         break;
@@ -236,40 +223,23 @@ template <class F, int D> struct wgmma_block {
         meet(1, 256);
     }
 
-    /* This warpgroup's scores; with split columns they are sums over its half of the elements. */
     __device__ void multiply_k(float (&s)[shape::scores], uint32_t stage)
     {
-        const uint32_t which = threadIdx.x / 128, rows = shape::splits_columns ? 0 : which * 64;
-        const uint32_t part = shape::splits_columns ? which * shape::parts : 0;
+        const uint32_t warpgroup = shape::splits_columns ? 0 : threadIdx.x / 128;
         const uint64_t descriptor = wgmma_descriptor(16, 1024);
-        const uint32_t q_at = shared_address(q) + (part * M + rows) * 128;
-        const uint32_t k_at = shared_address(k) + stage * shape::tile_bytes + part * N * 128;
+        const uint32_t q_at = shared_address(q) + warpgroup * 64 * 128;
+        const uint32_t k_at = shared_address(k) + stage * shape::tile_bytes;
         wgmma_touch(s);
         wgmma_begin();
-#pragma unroll
-        for (uint32_t i = 0; i < shape::parts; i++)
+        /* not unrolled further: the compiler would keep all descriptors in registers */
+#pragma unroll(D <= 256 ? D / 64 : 1)
+        for (uint32_t part = 0; part < D / 64; part++)
 #pragma unroll
             for (uint32_t step = 0; step < 4; step++)
-                wgmma<F::uses_f16, N>::shared(s, wgmma_at(descriptor, q_at + i * M * 128 + step * 32),
-                                              wgmma_at(descriptor, k_at + i * N * 128 + step * 32),
-                                              i || step);
+                wgmma<F::uses_f16, N>::shared(s, wgmma_at(descriptor, q_at + part * M * 128 + step * 32),
+                                              wgmma_at(descriptor, k_at + part * N * 128 + step * 32),
+                                              part || step);
         wgmma_commit();
-    }
-
-    /* Adds the other warpgroup's half of the scores of tile i. One meeting: tiles take turns with two buffers. */
-    __device__ void join_halves(float (&s)[shape::scores], uint32_t tile)
-    {
-        if (!shape::splits_columns)
-            return;
-        float *buffer = exchange + tile % 2 * 2 * M * N + threadIdx.x % 128;
-        float *mine = buffer + threadIdx.x / 128 * M * N, *other = buffer + (1 - threadIdx.x / 128) * M * N;
-#pragma unroll
-        for (uint32_t i = 0; i < shape::scores; i++)
-            mine[i * 128] = s[i];
-        meet(1, 256);
-#pragma unroll
-        for (uint32_t i = 0; i < shape::scores; i++)
-            s[i] += other[i * 128];
     }
 
     __device__ void multiply_v(float (&o)[shape::outputs], const uint32_t (&p)[N / 16][4], uint32_t stage)
@@ -291,7 +261,8 @@ template <class F, int D> struct wgmma_block {
                           const uint32_t (&low)[2], const uint32_t (&end)[2], float (&max)[2],
                           float (&sum)[2], float (&shrink)[2], bool edge)
     {
-        const uint32_t lane = threadIdx.x % 32, base = work.at.page * tile_rows + tile * N + lane % 4 * 2;
+        const uint32_t lane = threadIdx.x % 32,
+                       base = (work.at.page + tile * shape::pages) * tile_rows + lane % 4 * 2;
 #pragma unroll
         for (uint32_t h = 0; h < 2; h++) {
             float factor = scale[h] * log2_e;
@@ -341,7 +312,8 @@ template <class F, int D> struct wgmma_block {
     /* Rows of V past the sequence's end may hold anything; both warpgroups zero them all. */
     __device__ void zero_rows(uint32_t stage, uint32_t tile)
     {
-        const uint32_t first = work.at.s.length + work.at.s.n_tokens - (work.at.page * tile_rows + tile * N);
+        const uint32_t first =
+            work.at.s.length + work.at.s.n_tokens - (work.at.page + tile * shape::pages) * tile_rows;
         if (first >= N)
             return;
         for (uint32_t i = threadIdx.x % 128; i < (N - first) * (D / 8); i += 128) {
@@ -393,7 +365,7 @@ template <class F, int D> struct wgmma_block {
         for (uint32_t i = 0; i < shape::outputs; i++)
             o[i] = 0.0f;
         auto is_edge = [&](uint32_t tile) {
-            const uint32_t first = work.at.page * tile_rows + tile * N;
+            const uint32_t first = (work.at.page + tile * shape::pages) * tile_rows;
             return first < greatest_low || first + N > least_end;
         };
 
@@ -403,7 +375,6 @@ template <class F, int D> struct wgmma_block {
         wgmma_touch(s);
         if (thread == 0)
             barrier_arrive(k_empty);
-        join_halves(s, 0);
         weigh(s, 0, scale, low, end, max, sum, shrink, is_edge(0));
         pack_weights(p, s);
 #pragma unroll 1
@@ -417,7 +388,6 @@ template <class F, int D> struct wgmma_block {
             wgmma_touch(s);
             if (thread == 0)
                 barrier_arrive(k_empty + next);
-            join_halves(s, i + 1);
             weigh(s, i + 1, scale, low, end, max, sum, shrink, is_edge(i + 1));
             wgmma_wait<0>();
             wgmma_touch(o);

@@ -63,23 +63,6 @@ template <int n> __device__ inline void wgmma_touch(float (&c)[n])
 
 template <bool is_f16, int n> struct wgmma;
 
-template <> struct wgmma<false, 32> {
-    /* c = or += a b, both from shared memory, b[N, 16] as rows of K. */
-    __device__ static void shared(float (&c)[16], uint64_t a, uint64_t b, int32_t adds)
-    {
-#if SHARPI_HAS_WGMMA
-        asm volatile("{ .reg .pred p; setp.ne.b32 p, %18, 0; "
-                     "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
-                     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-                     "}, %16, %17, p, 1, 1, 0, 0; }"
-                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]),
-                       "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]),
-                       "+f"(c[14]), "+f"(c[15])
-                     : "l"(a), "l"(b), "r"(adds));
-#endif
-    }
-};
-
 template <> struct wgmma<false, 64> {
     /* c = or += a b, both from shared memory, b[N, 16] as rows of K. */
     __device__ static void shared(float (&c)[32], uint64_t a, uint64_t b, int32_t adds)
@@ -202,23 +185,6 @@ template <> struct wgmma<false, 256> {
               "+f"(c[118]), "+f"(c[119]), "+f"(c[120]), "+f"(c[121]), "+f"(c[122]), "+f"(c[123]),
               "+f"(c[124]), "+f"(c[125]), "+f"(c[126]), "+f"(c[127])
             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-#endif
-    }
-};
-
-template <> struct wgmma<true, 32> {
-    /* c = or += a b, both from shared memory, b[N, 16] as rows of K. */
-    __device__ static void shared(float (&c)[16], uint64_t a, uint64_t b, int32_t adds)
-    {
-#if SHARPI_HAS_WGMMA
-        asm volatile("{ .reg .pred p; setp.ne.b32 p, %18, 0; "
-                     "wgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16 {"
-                     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-                     "}, %16, %17, p, 1, 1, 0, 0; }"
-                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]),
-                       "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]),
-                       "+f"(c[14]), "+f"(c[15])
-                     : "l"(a), "l"(b), "r"(adds));
 #endif
     }
 };
