@@ -3,8 +3,13 @@
  *   format.cuh      struct my_format, as kv-format.cuh describes
  *   main.cu         SHARPI_KV_CUDA_EXTERN(my_format)
  *                   extern "C" { const struct sharpi_kv_cuda my_table = SHARPI_KV_CUDA_TABLE(my_format); }
- *   128.cu, ...     SHARPI_KV_CUDA_INSTANCE(my_format, 128)    likewise 256 and 512: the kernels for head_dims up to these,
- *                   each in its own file so that they compile side by side. Not for exact formats.
+ *   128.cu, ...     SHARPI_KV_CUDA_INSTANCE(my_format, 128)    likewise 256 and 512: the kernels for head_dims up to
+ *                   these, each in its own file so that they compile side by side. Not for exact formats.
+ *
+ * Which kernel runs: append (attention-append.cuh) unless decode does it itself; then for sequences with few rows (tokens
+ * times query heads per KV head) attention-narrow.cuh up to 8, attention-tensor.cuh up to 16 and up to 64, split over pages and
+ * put together by attention-merge.cuh; for those with more, attention-wgmma.cuh on Hopper (from attention-convert.cuh's tiles
+ * where a format needs that), else attention-tensor.cuh. attention-exact.cuh does what none of these can.
  */
 #ifndef SHARPI_CUDA_ATTENTION_CUH
 #define SHARPI_CUDA_ATTENTION_CUH
