@@ -847,7 +847,7 @@ void set_variant(matmul_context *ctx, const matmul_context *whole, int variant)
 
 void bench_many(const bench_context *b)
 {
-    static const uint32_t mid[] = {16, 32, 64, 128}, many[] = {256, 512, 4096};
+    static const uint32_t mid[] = {16, 64, 128}, many[] = {128, 256, 4096};
     static const int32_t types[] = {SHARPI_TYPE_Q4_0, SHARPI_TYPE_Q4_K, SHARPI_TYPE_Q6_K, SHARPI_TYPE_Q8_0,
                                     SHARPI_TYPE_BF16};
     const matmul_context whole = *b->ctx;
@@ -855,14 +855,13 @@ void bench_many(const bench_context *b)
         printf("-- many rows, %s\n", variants[v]);
         set_variant(b->ctx, &whole, v);
         for (int32_t type : types) {
-            if (v && type != SHARPI_TYPE_Q4_0 && type != SHARPI_TYPE_Q4_K && type != SHARPI_TYPE_Q8_0)
-                continue;
-            if (v != 1) {
-                time_matrix(b, type, 3840, 15360, mid, 4, 0);
-                time_matrix(b, type, 15360, 3840, mid, 4, 0);
-                time_matrix(b, type, 4096, 4096, mid, 4, 0);
+            if (v == 0) {
+                time_matrix(b, type, 3840, 15360, mid, 3, 0);
+                time_matrix(b, type, 15360, 3840, mid, 3, 0);
+                time_matrix(b, type, 4096, 4096, mid, 3, 0);
             }
-            time_matrix(b, type, 3840, 15360, many, 3, 0);
+            if (v == 0 || type == SHARPI_TYPE_Q4_0)
+                time_matrix(b, type, 3840, 15360, many, 3, 0);
         }
     }
     set_variant(b->ctx, &whole, 0);

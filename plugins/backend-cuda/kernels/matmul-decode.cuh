@@ -285,6 +285,66 @@ static __device__ __forceinline__ int sub_min(const lane_header<TYPE> &h, int bl
         return 1;
 }
 
+/* ---- Scales of a block that is known at run time only ---- */
+
+/* Byte i of eight. */
+static __device__ __forceinline__ int byte_at(uint32_t low, uint32_t high, uint32_t i)
+{
+    return (int)(__byte_perm(low, high, i) & 255);
+}
+
+/* Types of 32-element blocks, from shared memory: scale, and what to add where has_min. */
+template <int TYPE>
+static __device__ __forceinline__ void block_scale_at(const uint8_t *slab, int g, uint32_t block, int row,
+                                                      float &scale, float &offset)
+{
+    constexpr float factor = 1.0f / weight_type<TYPE>::value_factor;
+    const uint32_t place = (2 * g + row) * 8 + block;
+    offset = 0;
+    if constexpr (TYPE == SHARPI_TYPE_Q4_1 || TYPE == SHARPI_TYPE_Q5_1) {
+        float2 both = __half22float2(((const __half2 *)slab)[place]);
+        scale = both.x;
+        offset = both.y;
+    } else if constexpr (TYPE == SHARPI_TYPE_MXFP4) {
+        uint32_t e = slab[place];
+        scale = __uint_as_float(e < 2 ? 0x00200000u << e : (e - 1) << 23);
+    } else {
+        scale = __half2float(((const __half *)slab)[place]) * factor;
+    }
+}
+
+/* Types of 256-element blocks. */
+template <int TYPE>
+static __device__ __forceinline__ int sub_scale_at(const lane_header<TYPE> &h, uint32_t block, int row,
+                                                   int sub)
+{
+    const uint4 a = h.a[row];
+    const uint32_t i = 2 * block + sub;
+    if constexpr (TYPE == SHARPI_TYPE_Q2_K) {
+        return byte_at(block < 4 ? a.x : a.z, block < 4 ? a.y : a.w, i & 7) & 15;
+    } else if constexpr (TYPE == SHARPI_TYPE_Q3_K) {
+        return ((byte_at(a.x, a.y, i & 7) >> 4 * (i >> 3) & 15) |
+                (byte_at(a.z, a.z, i & 3) >> 2 * (i >> 2) & 3) << 4) -
+               32;
+    } else if constexpr (TYPE == SHARPI_TYPE_Q6_K) {
+        return (int8_t)byte_at(block < 4 ? a.x : a.z, block < 4 ? a.y : a.w, i & 7);
+    } else if constexpr (TYPE == SHARPI_TYPE_IQ4_XS) {
+        return (int)((a.y >> 4 * block & 15) | (a.x >> (16 + 2 * block) & 3) << 4) - 32;
+    } else {
+        return byte_at(a.y & 0x3f3f3f3fu, (a.w & 0x0f0f0f0fu) | (a.y >> 2 & 0x30303030u), block);
+    }
+}
+
+template <int TYPE>
+static __device__ __forceinline__ int sub_min_at(const lane_header<TYPE> &h, uint32_t block, int row, int sub)
+{
+    const uint4 a = h.a[row];
+    if constexpr (TYPE == SHARPI_TYPE_Q2_K)
+        return byte_at(block < 4 ? a.x : a.z, block < 4 ? a.y : a.w, 2 * (block & 3) + sub) >> 4;
+    else
+        return byte_at(a.z & 0x3f3f3f3fu, (a.w >> 4 & 0x0f0f0f0fu) | (a.z >> 2 & 0x30303030u), block);
+}
+
 /* ---- Exact f32 ---- */
 
 /* Signed byte i of v as a float: the byte, made unsigned, in the mantissa of 2^23. */

@@ -119,66 +119,109 @@ static __device__ __forceinline__ void fill_next(gemv_fill &f, const gemv_params
 /* Tokens of a kernel, and sums of a lane per row. */
 static constexpr __host__ __device__ int mode_tokens(int mode)
 {
-    return mode == GEMV_MMA || mode == GEMV_FLOAT_MMA ? 8 : 1;
+    return mode == GEMV_Q1 || mode == GEMV_FLOAT ? 1 : mode == GEMV_Q2 ? 2 : mode == GEMV_Q4 ? 4 : 8;
 }
 static constexpr __host__ __device__ int mode_sums(int mode)
 {
-    return mode == GEMV_MMA || mode == GEMV_FLOAT_MMA ? 2 : 1;
+    return mode == GEMV_FLOAT ? 1 : 2;
 }
 
 /* Blocks that fit an SM. */
 static constexpr __host__ __device__ int mode_blocks(int mode)
 {
-    return mode == GEMV_FLOAT_MMA ? 2 : 3;
+    return mode == GEMV_Q1 || mode == GEMV_FLOAT ? 3 : 2;
 }
 
-/* The warp's slabs of a pass: acc += weights times activations. */
+template <int NT> struct act_slab {
+    act_fragment f[NT];
+};
+
+template <int NT>
+static __device__ __forceinline__ void slab_load(act_slab<NT> &x, const gemv_lane<NT> &l, uint32_t index)
+{
+    const bool whole = index * 8 + 8 <= l.n_blocks;
+#pragma unroll
+    for (int f = 0; f < NT; f++)
+        x.f[f] = act_load<NT>(l, index, f, whole);
+}
+
+template <int TYPE, int NT>
+static __device__ __forceinline__ void slab_dot(const uint8_t *slab, const act_slab<NT> &x,
+                                                const gemv_lane<NT> &l, float acc[2][2])
+{
+    const lane_header<TYPE> h = lane_header_load<TYPE>(slab, l.lane);
+    slab_sums part = {};
+#pragma unroll
+    for (int f = 0; f < NT; f++)
+        dot_fragment<TYPE, NT>(slab, h, x.f[f], f, l, acc, part);
+    dot_finish<TYPE>(h, part, acc);
+}
+
+/* The warp's slabs of a pass: acc += weights times activations. Up to four tokens, the next slab's activations are loaded
+ * while this one's products run. */
+template <int TYPE, int MODE, bool GROUPED>
+static __device__ __forceinline__ void pass_quantized(const gemv_params &a, const gemv_warp &w,
+                                                      const gemv_input &in, gemv_fill &fill, uint32_t &stage,
+                                                      float acc[2][2])
+{
+    constexpr int NT = mode_tokens(MODE);
+    constexpr bool ahead = NT <= 4;
+    const gemv_lane<NT> l = gemv_lane_of<NT>(in, w.lane);
+    act_slab<NT> x, next;
+
+    slab_load(x, l, w.member);
+    for (uint32_t i = 0, index = w.member; i < w.n_slabs; i++, index += a.team) {
+        uint8_t *slab = w.ring + stage * a.stage_bytes;
+        const bool more = i + 1 < w.n_slabs;
+        if (ahead && more)
+            slab_load(next, l, index + a.team);
+        copy_wait(a.n_stages - 1);
+        __syncwarp();
+        slab_dot<TYPE, NT>(slab, x, l, acc);
+        __syncwarp();
+        if (!ahead && more)
+            slab_load(x, l, index + a.team);
+        fill_next<GROUPED>(fill, a, w, slab);
+        stage = stage + 1 == a.n_stages ? 0 : stage + 1;
+        if (ahead)
+            x = next;
+    }
+}
+
+template <int TYPE, int MODE, bool GROUPED>
+static __device__ __forceinline__ void pass_float(const gemv_params &a, const gemv_warp &w,
+                                                  const gemv_input &in, gemv_fill &fill, uint32_t &stage,
+                                                  float acc[2][mode_sums(MODE)])
+{
+    const int g = w.lane >> 2, t = w.lane & 3;
+    const uint8_t *row = mode_tokens(MODE) == 1 ? in.act : in.act + min(g, (int)in.n_rows - 1) * in.stride;
+
+    for (uint32_t i = 0, index = w.member; i < w.n_slabs; i++, index += a.team) {
+        uint8_t *slab = w.ring + stage * a.stage_bytes;
+        float4 x[8];
+        if (index * 128 + 128 <= in.n_in) {
+#pragma unroll
+            for (int p = 0; p < 8; p++)
+                x[p] = *(const float4 *)(row + (index * 128 + p * 16 + 4 * t) * 4);
+        }
+        copy_wait(a.n_stages - 1);
+        __syncwarp();
+        dot_float<TYPE, MODE>(slab, index, x, row, in.n_in, w.lane, acc);
+        __syncwarp();
+        fill_next<GROUPED>(fill, a, w, slab);
+        stage = stage + 1 == a.n_stages ? 0 : stage + 1;
+    }
+}
+
 template <int TYPE, int MODE, bool GROUPED>
 static __device__ __forceinline__ void run_pass(const gemv_params &a, const gemv_warp &w,
                                                 const gemv_input &in, gemv_fill &fill, uint32_t &stage,
                                                 float acc[2][mode_sums(MODE)])
 {
-    const int g = w.lane >> 2, t = w.lane & 3, last = (int)in.n_rows - 1;
-    const uint8_t *row = mode_tokens(MODE) == 1 ? in.act : in.act + min(g, last) * in.stride;
-    const uint8_t *scale_row[2] = {in.act, in.act};
-    if (MODE == GEMV_MMA) {
-        scale_row[0] += min(2 * t, last) * in.stride;
-        scale_row[1] += min(2 * t + 1, last) * in.stride;
-    }
-    for (uint32_t i = 0, index = w.member; i < w.n_slabs; i++, index += a.team) {
-        uint8_t *slab = w.ring + stage * a.stage_bytes;
-        if constexpr (MODE == GEMV_DP4A) {
-            act_slab<1, 8> x;
-            act_load(x, row, scale_row, in.n_in, index * 8, t);
-            copy_wait(a.n_stages - 1);
-            __syncwarp();
-            dot_dp4a<TYPE>(slab, x, w.lane, acc);
-        } else if constexpr (MODE == GEMV_MMA) {
-            act_slab<2, 4> x;
-            mma_part part = {};
-            act_load(x, row, scale_row, in.n_in, index * 8, t);
-            copy_wait(a.n_stages - 1);
-            __syncwarp();
-            const lane_header<TYPE> h = lane_header_load<TYPE>(slab, w.lane);
-            dot_mma_half<TYPE, 0>(slab, h, x, w.lane, acc, part);
-            act_load(x, row, scale_row, in.n_in, index * 8 + 4, t);
-            dot_mma_half<TYPE, 4>(slab, h, x, w.lane, acc, part);
-            dot_mma_finish<TYPE>(h, part, acc);
-        } else {
-            float4 x[8];
-            if (index * 128 + 128 <= in.n_in) {
-#pragma unroll
-                for (int p = 0; p < 8; p++)
-                    x[p] = *(const float4 *)(row + (index * 128 + p * 16 + 4 * t) * 4);
-            }
-            copy_wait(a.n_stages - 1);
-            __syncwarp();
-            dot_float<TYPE, MODE>(slab, index, x, row, in.n_in, w.lane, acc);
-        }
-        __syncwarp();
-        fill_next<GROUPED>(fill, a, w, slab);
-        stage = stage + 1 == a.n_stages ? 0 : stage + 1;
-    }
+    if constexpr (MODE <= GEMV_Q8)
+        pass_quantized<TYPE, MODE, GROUPED>(a, w, in, fill, stage, acc);
+    else
+        pass_float<TYPE, MODE, GROUPED>(a, w, in, fill, stage, acc);
 }
 
 template <int MODE, bool GROUPED>
@@ -190,7 +233,7 @@ static __device__ __forceinline__ void run_pass_of(int32_t type, const gemv_para
     case TYPE:                                                                                               \
         run_pass<TYPE, MODE, GROUPED>(a, w, in, fill, stage, acc);                                           \
         break;
-    if constexpr (MODE == GEMV_DP4A || MODE == GEMV_MMA) {
+    if constexpr (MODE <= GEMV_Q8) {
         switch (type) {
             EACH_QUANTIZED_TYPE(RUN_PASS)
         }
@@ -202,23 +245,38 @@ static __device__ __forceinline__ void run_pass_of(int32_t type, const gemv_para
     }
 }
 
+/* The sum over the lanes of a g whose t differ in the bits of `mask`. */
+static __device__ __forceinline__ float lanes_sum(float v, int mask)
+{
+    if (mask & 1)
+        v += __shfl_xor_sync(~0u, v, 1);
+    if (mask & 2)
+        v += __shfl_xor_sync(~0u, v, 2);
+    return v;
+}
+
 /* The warp's sums of a pass to shared memory, sums[token][row]. */
 template <int MODE>
-static __device__ __forceinline__ void deposit(float *sums, float acc[2][mode_sums(MODE)], int lane)
+static __device__ __forceinline__ void deposit(float *sums, const float acc[2][mode_sums(MODE)], int lane)
 {
+    constexpr int NT = mode_tokens(MODE);
     const int g = lane >> 2, t = lane & 3;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-#pragma unroll
-        for (int n = 0; n < mode_sums(MODE); n++) {
-            if constexpr (mode_tokens(MODE) == 8) {
-                sums[(2 * t + n) * 16 + g + 8 * r] = acc[r][n];
-            } else {
-                float sum = acc[r][n];
-                sum += __shfl_xor_sync(~0u, sum, 1);
-                sum += __shfl_xor_sync(~0u, sum, 2);
-                if (t == 0)
-                    sums[n * 16 + g + 8 * r] = sum;
+        float *to = sums + g + 8 * r;
+        if constexpr (NT == 1) {
+            float v = acc[r][0];
+            if constexpr (mode_sums(MODE) == 2)
+                v += acc[r][1];
+            v = lanes_sum(v, 3);
+            if (t == 0)
+                to[0] = v;
+        } else {
+            constexpr int mask = NT == 2 ? 3 : NT == 4 ? 2 : 0; /* columns 2t + n of the same token */
+            float v0 = lanes_sum(acc[r][0], mask), v1 = lanes_sum(acc[r][1], mask);
+            if (2 * t < NT) {
+                to[2 * t * 16] = v0;
+                to[(2 * t + 1) * 16] = v1;
             }
         }
     }
@@ -324,17 +382,29 @@ typedef void (*gemv_fn)(gemv_params);
 static gemv_fn gemv_pick(int mode, int grouped)
 {
     if (grouped)
-        return mode == GEMV_FLOAT ? gemv_kernel<GEMV_FLOAT, true> : gemv_kernel<GEMV_DP4A, true>;
+        return mode == GEMV_FLOAT ? gemv_kernel<GEMV_FLOAT, true> : gemv_kernel<GEMV_Q1, true>;
     switch (mode) {
-    case GEMV_DP4A:
-        return gemv_kernel<GEMV_DP4A, false>;
-    case GEMV_MMA:
-        return gemv_kernel<GEMV_MMA, false>;
+    case GEMV_Q1:
+        return gemv_kernel<GEMV_Q1, false>;
+    case GEMV_Q2:
+        return gemv_kernel<GEMV_Q2, false>;
+    case GEMV_Q4:
+        return gemv_kernel<GEMV_Q4, false>;
+    case GEMV_Q8:
+        return gemv_kernel<GEMV_Q8, false>;
     case GEMV_FLOAT:
         return gemv_kernel<GEMV_FLOAT, false>;
     default:
         return gemv_kernel<GEMV_FLOAT_MMA, false>;
     }
+}
+
+/* The kernel with the fewest tokens that has n_rows. */
+static int mode_of(uint32_t n_rows, int is_float)
+{
+    if (is_float)
+        return n_rows <= 1 ? GEMV_FLOAT : GEMV_FLOAT_MMA;
+    return n_rows <= 1 ? GEMV_Q1 : n_rows <= 2 ? GEMV_Q2 : n_rows <= 4 ? GEMV_Q4 : GEMV_Q8;
 }
 
 static uint32_t shared_limit(const struct matmul_context *ctx, int blocks)
@@ -344,7 +414,7 @@ static uint32_t shared_limit(const struct matmul_context *ctx, int blocks)
 
 extern "C" int matmul_gemv_prepare(const struct matmul_context *ctx)
 {
-    for (int mode = GEMV_DP4A; mode <= GEMV_FLOAT_MMA; mode++) {
+    for (int mode = GEMV_Q1; mode <= GEMV_FLOAT_MMA; mode++) {
         for (int grouped = 0; grouped < 2; grouped++) {
             const void *kernel = (const void *)gemv_pick(mode, grouped);
             int e = (int)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -423,9 +493,7 @@ static int is_16_bit(int32_t type)
 /* The parts of one mode (all of them when glu) as one launch. */
 static int gemv_mode_launch(const struct matmul_args *args, int is_float)
 {
-    int mode = is_float            ? args->n_rows <= 1 ? GEMV_FLOAT : GEMV_FLOAT_MMA
-               : args->n_rows <= 1 ? GEMV_DP4A
-                                   : GEMV_MMA;
+    int mode = mode_of(args->n_rows, is_float);
     enum act_format format = is_float ? ACT_F32 : ACT_Q8;
     gemv_params a = {};
 
@@ -479,5 +547,5 @@ extern "C" int matmul_gemv_grouped_launch(const struct matmul_grouped_args *args
     a.n_experts = m->n_stack;
     a.glu = args->glu;
     a.glu_clamp = args->glu_clamp;
-    return gemv_go(args->ctx, &a, is_16_bit(m->type) ? GEMV_FLOAT : GEMV_DP4A, 1, args->stream);
+    return gemv_go(args->ctx, &a, is_16_bit(m->type) ? GEMV_FLOAT : GEMV_Q1, 1, args->stream);
 }

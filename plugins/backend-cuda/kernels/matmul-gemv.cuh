@@ -1,19 +1,19 @@
 /* One slab of 16 rows times a few activation rows, from shared memory into a lane's registers.
  *
- * Four ways, by type and number of tokens; each adds to acc:
- *   dp4a:      quantized, one token. acc[row][0] is the lane's share: the four lanes of a g are summed at the end.
- *   mma:       quantized, up to 8 tokens. acc[row][i] is complete, of token 2t + i.
- *   float:     16-bit weights, one token of f32; shares as dp4a.
- *   float_mma: 16-bit weights, up to 8 tokens of f32, each split in two bf16 that together have 16 bits; complete as mma.
- * A slab's activations are loaded (act_load) before its weights are waited for. Loads past the end of a row are moved to
- * its last block and count as zeros: no branches.
+ * Quantized: int8 tensor-core products whose right operand has a column per token and block: with NT tokens, a product's eight
+ * columns are NT tokens times 8 / NT blocks of 32 (others of the slab's blocks are zeros there), so that a fragment of sums c
+ * holds 8 / NT blocks' sums apart, and scaling them is shared by all lanes. Lane 4 g + t gets c of rows g and g + 8 and columns
+ * 2t and 2t + 1; column n is token n % NT and block n / NT of the fragment's.
+ * 16-bit weights: float, one token of f32, on the plain units; float_mma, up to 8 tokens of f32, each split in two bf16 that
+ * together have 16 bits.
+ * A slab's activations are loaded before its weights are waited for.
  */
 #ifndef SHARPI_BACKEND_CUDA_MATMUL_GEMV_CUH
 #define SHARPI_BACKEND_CUDA_MATMUL_GEMV_CUH
 
 #include "matmul-decode.cuh"
 
-enum gemv_mode { GEMV_DP4A, GEMV_MMA, GEMV_FLOAT, GEMV_FLOAT_MMA };
+enum gemv_mode { GEMV_Q1, GEMV_Q2, GEMV_Q4, GEMV_Q8, GEMV_FLOAT, GEMV_FLOAT_MMA };
 
 struct gemv_input {
     const uint8_t *act; /* the first activation row */
@@ -23,95 +23,61 @@ struct gemv_input {
 
 /* ---- Quantized ---- */
 
-/* A lane's activations of NB blocks: NS rows' scales and scaled sums (x, y: even blocks, z, w: odd ones), one row's words. */
-template <int NS, int NB> struct act_slab {
-    uint2 word[NB];
-    float4 d[NS][NB / 2];
+/* Where a lane's activations are: words of its column as right operand (g), scales of its columns as sums (2t, 2t + 1). */
+template <int NT> struct gemv_lane {
+    const uint8_t *word, *scale[2];      /* of the first slab's first fragment */
+    uint32_t word_block, scale_block[2]; /* in a fragment */
+    uint32_t n_blocks;                   /* of a row */
+    int lane;
 };
 
-/* Blocks [first, first + NB) of a row of words and NS rows of scales. The row may end before. */
-template <int NS, int NB>
-static __device__ __forceinline__ void act_load(act_slab<NS, NB> &x, const uint8_t *word_row,
-                                                const uint8_t *const scale_row[2], uint32_t n_in,
-                                                uint32_t first, int t)
+template <int NT> static __device__ __forceinline__ gemv_lane<NT> gemv_lane_of(const gemv_input &in, int lane)
 {
-    const uint32_t last = n_in / 32 - 1;
-    if (first + NB - 1 <= last) {
+    const int g = lane >> 2, t = lane & 3, last = (int)in.n_rows - 1;
+    gemv_lane<NT> l;
+    l.word_block = g / NT;
+    l.word = in.act + min(g % NT, last) * in.stride + l.word_block * 32 + t * 8;
 #pragma unroll
-        for (int b = 0; b < NB; b++)
-            x.word[b] = *(const uint2 *)(word_row + first * 32 + t * 8 + b * 32);
-#pragma unroll
-        for (int n = 0; n < NS; n++)
-#pragma unroll
-            for (int b = 0; b < NB / 2; b++)
-                x.d[n][b] = *(const float4 *)(scale_row[n] + n_in + first * 8 + b * 16);
-        return;
+    for (int n = 0; n < 2; n++) {
+        l.scale_block[n] = (2 * t + n) / NT;
+        l.scale[n] = in.act + min((2 * t + n) % NT, last) * in.stride + in.n_in + l.scale_block[n] * 8;
     }
-#pragma unroll
-    for (uint32_t b = 0; b < NB; b++)
-        x.word[b] = *(const uint2 *)(word_row + min(first + b, last) * 32 + t * 8);
-#pragma unroll
-    for (int n = 0; n < NS; n++) {
-#pragma unroll
-        for (uint32_t b = 0; b < NB; b += 2) {
-            uint32_t block = first + b;
-            float4 d = *(const float4 *)(scale_row[n] + n_in + min(block, last & ~1u) * 8);
-            x.d[n][b / 2] = make_float4(block <= last ? d.x : 0, block <= last ? d.y : 0,
-                                        block < last ? d.z : 0, block < last ? d.w : 0);
-        }
-    }
+    l.n_blocks = in.n_in / 32;
+    l.lane = lane;
+    return l;
 }
 
-template <int TYPE>
-static __device__ __forceinline__ void dot_dp4a(const uint8_t *slab, const act_slab<1, 8> &in, int lane,
-                                                float acc[2][1])
-{
-    using W = weight_type<TYPE>;
-    const lane_header<TYPE> h = lane_header_load<TYPE>(slab, lane);
-    float part[2] = {}, part_min[2] = {};
+/* A fragment's activations: words, and {scale, scaled sum} of both columns. */
+struct act_fragment {
+    uint2 word;
+    float2 d[2];
+};
 
-#pragma unroll
-    for (int b = 0; b < 8; b++) {
-        const float4 d = in.d[0][b / 2];
-        const float dx = b & 1 ? d.z : d.x, sx = b & 1 ? d.w : d.y;
-        const uint2 x = in.word[b];
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            uint32_t v[2];
-            lane_values<TYPE>(slab, b, r, lane, v);
-            if constexpr (W::two_scales) {
-                int sum = __dp4a((int)v[0], (int)x.x, 0) * sub_scale<TYPE>(h, b, r, 0) +
-                          __dp4a((int)v[1], (int)x.y, 0) * sub_scale<TYPE>(h, b, r, 1);
-                part[r] += dx * (float)sum;
-                if constexpr (W::has_min) {
-                    int min = __dp4a(0x01010101, (int)x.x, 0) * sub_min<TYPE>(h, b, r, 0) +
-                              __dp4a(0x01010101, (int)x.y, 0) * sub_min<TYPE>(h, b, r, 1);
-                    part_min[r] += dx * (float)min;
-                }
-            } else {
-                int sum = __dp4a((int)v[1], (int)x.y, __dp4a((int)v[0], (int)x.x, 0));
-                if constexpr (W::is_super) {
-                    part[r] += dx * (float)(sum * sub_scale<TYPE>(h, b, r, 0));
-                    if constexpr (W::has_min)
-                        part_min[r] += sx * (float)sub_min<TYPE>(h, b, r, 0);
-                } else {
-                    acc[r][0] +=
-                        raw_block_scale<TYPE>(h, b, r) * (dx * (1.0f / W::value_factor)) * (float)sum;
-                    if constexpr (W::has_min) /* all four lanes of a g do the same: a quarter each */
-                        acc[r][0] -= block_min<TYPE>(h, b, r) * (0.25f * sx);
-                }
-            }
+/* Fragment f of a slab. `whole`: the row does not end in the slab; past its end are zeros. */
+template <int NT>
+static __device__ __forceinline__ act_fragment act_load(const gemv_lane<NT> &l, uint32_t slab_index, int f, bool whole)
+{
+    constexpr int each = 8 / NT;
+    act_fragment x;
+    uint32_t first = slab_index * 8 + f * each;
+    if (whole) {
+        x.word = *(const uint2 *)(l.word + first * 32);
+        if constexpr (NT == 1) {
+            float4 d = *(const float4 *)(l.scale[0] + first * 8);
+            x.d[0] = make_float2(d.x, d.y);
+            x.d[1] = make_float2(d.z, d.w);
+        } else {
+            x.d[0] = *(const float2 *)(l.scale[0] + first * 8);
+            x.d[1] = *(const float2 *)(l.scale[1] + first * 8);
         }
+        return x;
     }
-    if constexpr (W::is_super) {
-        constexpr float share = W::two_scales ? 1.0f : 0.25f;
+    x.word = first + l.word_block < l.n_blocks ? *(const uint2 *)(l.word + first * 32) : make_uint2(0, 0);
 #pragma unroll
-        for (int r = 0; r < 2; r++) {
-            acc[r][0] += block_scale<TYPE>(h, 0, r) * part[r];
-            if constexpr (W::has_min)
-                acc[r][0] -= share * block_min<TYPE>(h, 0, r) * part_min[r];
-        }
-    }
+    for (int n = 0; n < 2; n++)
+        x.d[n] = first + l.scale_block[n] < l.n_blocks ? *(const float2 *)(l.scale[n] + first * 8)
+                                                       : make_float2(0, 0);
+    return x;
 }
 
 /* c += a b: 16 rows x 8 tokens over 32 or 16 columns. */
@@ -130,80 +96,75 @@ static __device__ __forceinline__ void mma_s8_k16(int c[4], uint32_t a0, uint32_
         : "r"(a0), "r"(a1), "r"(b0));
 }
 
-/* One block: sum[i] of element i of the accumulator fragment, times the sub-block's integer scales; min likewise (two_scales). */
-template <int TYPE>
-static __device__ __forceinline__ void block_mma(const lane_header<TYPE> &h, int b, const uint32_t v[2][2],
-                                                 uint2 x, int sum[4], int min[4])
-{
-    using W = weight_type<TYPE>;
-    if constexpr (W::two_scales) {
-        int c[2][4] = {}, ones[2][4] = {};
-        mma_s8_k16(c[0], v[0][0], v[1][0], x.x);
-        mma_s8_k16(c[1], v[0][1], v[1][1], x.y);
-        if constexpr (W::has_min) {
-            mma_s8_k16(ones[0], 0x01010101, 0x01010101, x.x);
-            mma_s8_k16(ones[1], 0x01010101, 0x01010101, x.y);
-        }
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            sum[i] = c[0][i] * sub_scale<TYPE>(h, b, i >> 1, 0) + c[1][i] * sub_scale<TYPE>(h, b, i >> 1, 1);
-            if constexpr (W::has_min)
-                min[i] =
-                    ones[0][i] * sub_min<TYPE>(h, b, i >> 1, 0) + ones[1][i] * sub_min<TYPE>(h, b, i >> 1, 1);
-        }
-    } else {
-        mma_s8_k32(sum, v[0][0], v[1][0], v[0][1], v[1][1], x.x, x.y);
-        if constexpr (W::is_super) {
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                sum[i] *= sub_scale<TYPE>(h, b, i >> 1, 0);
-        }
-    }
-}
-
 /* Types of 256-element blocks: sums before d and dmin. */
-struct mma_part {
+struct slab_sums {
     float sum[4], min[4];
 };
 
-/* Blocks [BEGIN, BEGIN + 4) of a slab. */
-template <int TYPE, int BEGIN>
-static __device__ __forceinline__ void dot_mma_half(const uint8_t *slab, const lane_header<TYPE> &h,
-                                                    const act_slab<2, 4> &in, int lane, float acc[2][2],
-                                                    mma_part &part)
+template <int TYPE>
+static __device__ __forceinline__ void scale_sum(const uint8_t *slab, const lane_header<TYPE> &h, int g,
+                                                 uint32_t block, int row, int c0, int c1, int min0, int min1,
+                                                 float2 d, float &acc, float &sum, float &min)
 {
     using W = weight_type<TYPE>;
+    if constexpr (W::two_scales) {
+        sum += d.x *
+               (float)(c0 * sub_scale_at<TYPE>(h, block, row, 0) + c1 * sub_scale_at<TYPE>(h, block, row, 1));
+        if constexpr (W::has_min)
+            min += d.x * (float)(min0 * sub_min_at<TYPE>(h, block, row, 0) +
+                                 min1 * sub_min_at<TYPE>(h, block, row, 1));
+    } else if constexpr (W::is_super) {
+        sum += d.x * (float)(c0 * sub_scale_at<TYPE>(h, block, row, 0));
+        if constexpr (W::has_min)
+            min += d.y * (float)sub_min_at<TYPE>(h, block, row, 0);
+    } else {
+        float scale, offset;
+        block_scale_at<TYPE>(slab, g, block, row, scale, offset);
+        acc += scale * (d.x * (float)c0);
+        if constexpr (W::has_min)
+            acc += offset * d.y;
+    }
+}
+
+/* Fragment f's blocks. */
+template <int TYPE, int NT>
+static __device__ __forceinline__ void dot_fragment(const uint8_t *slab, const lane_header<TYPE> &h,
+                                                    const act_fragment &x, int f, const gemv_lane<NT> &l,
+                                                    float acc[2][2], slab_sums &part)
+{
+    using W = weight_type<TYPE>;
+    constexpr int each = 8 / NT;
+    int c[2][4] = {}, ones[2][4] = {};
 #pragma unroll
-    for (int b = BEGIN; b < BEGIN + 4; b++) {
+    for (int j = 0; j < each; j++) {
+        const int b = f * each + j;
         uint32_t v[2][2];
-        int sum[4] = {}, min[4] = {};
-        lane_values<TYPE>(slab, b, 0, lane, v[0]);
-        lane_values<TYPE>(slab, b, 1, lane, v[1]);
-        block_mma<TYPE>(h, b, v, in.word[b - BEGIN], sum, min);
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int r = i >> 1, n = i & 1;
-            const float4 d = in.d[n][(b - BEGIN) / 2];
-            const float dx = b & 1 ? d.z : d.x, sx = b & 1 ? d.w : d.y;
-            if constexpr (W::is_super) {
-                part.sum[i] += dx * (float)sum[i];
-                if constexpr (W::two_scales)
-                    part.min[i] += dx * (float)min[i];
-                else if constexpr (W::has_min)
-                    part.min[i] += sx * (float)sub_min<TYPE>(h, b, r, 0);
-            } else {
-                float value = dx * (float)sum[i];
-                acc[r][n] += block_scale<TYPE>(h, b, r) * value;
-                if constexpr (W::has_min)
-                    acc[r][n] -= block_min<TYPE>(h, b, r) * sx;
+        lane_values<TYPE>(slab, b, 0, l.lane, v[0]);
+        lane_values<TYPE>(slab, b, 1, l.lane, v[1]);
+        const bool mine = NT == 8 || l.word_block == j;
+        const uint32_t x0 = mine ? x.word.x : 0, x1 = mine ? x.word.y : 0;
+        if constexpr (W::two_scales) {
+            mma_s8_k16(c[0], v[0][0], v[1][0], x0);
+            mma_s8_k16(c[1], v[0][1], v[1][1], x1);
+            if constexpr (W::has_min) {
+                mma_s8_k16(ones[0], 0x01010101, 0x01010101, x0);
+                mma_s8_k16(ones[1], 0x01010101, 0x01010101, x1);
             }
+        } else {
+            mma_s8_k32(c[0], v[0][0], v[1][0], v[0][1], v[1][1], x0, x1);
         }
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const uint32_t block = f * each + (NT == 8 ? 0 : l.scale_block[NT == 1 ? i & 1 : 0]);
+        scale_sum<TYPE>(slab, h, l.lane >> 2, block, i >> 1, c[0][i], c[1][i], ones[0][i], ones[1][i],
+                        x.d[i & 1], acc[i >> 1][i & 1], part.sum[i], part.min[i]);
     }
 }
 
 template <int TYPE>
-static __device__ __forceinline__ void dot_mma_finish(const lane_header<TYPE> &h, const mma_part &part,
-                                                      float acc[2][2])
+static __device__ __forceinline__ void dot_finish(const lane_header<TYPE> &h, const slab_sums &part,
+                                                  float acc[2][2])
 {
     if constexpr (weight_type<TYPE>::is_super) {
 #pragma unroll

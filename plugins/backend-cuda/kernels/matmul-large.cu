@@ -6,7 +6,7 @@
 #include "matmul-decode.cuh"
 #include "matmul-internal.h"
 
-enum { LARGE_PIECE = 64 << 20, LARGE_ROWS = 192 };
+enum { LARGE_PIECE = 64 << 20, LARGE_ROWS = 112 };
 
 struct expand_params {
     const uint8_t *groups; /* the first group */

@@ -1,8 +1,8 @@
 /* The tile kernel of matmul-tile.cuh for Hopper: tiles of 256 weight rows (16 groups) times NT activation rows on wgmma.
  *
  * Two warpgroups compute, each warp two groups: it unpacks weights into the registers of wgmma's left operand while the products
- * before still run. The right operand, 64 columns of activations, comes from a ring in shared memory in the 128-byte swizzle. One
- * warp copies weights ahead, one activations.
+ * before still run. The right operand, 64 columns of activations, comes from a ring in shared memory in the 128-byte swizzle. Four
+ * warps copy ahead.
  */
 #ifndef SHARPI_BACKEND_CUDA_MATMUL_WIDE_CUH
 #define SHARPI_BACKEND_CUDA_MATMUL_WIDE_CUH
@@ -42,69 +42,74 @@ static __device__ __forceinline__ void ring_step(ring_place &r, uint32_t n)
     }
 }
 
-/* ---- Copying ---- */
+/* ---- Copying: each of four warps a quarter of the groups and of the tokens ---- */
 
+/* Lane l of copying warp `part` copies piece l % 8 of rows 16 i + 4 part + l / 8. */
 template <int TYPE, int NT>
-static __device__ void wide_copy_weights(const tile_params &a, wide_shared &shared, tile_walk walk,
-                                         uint8_t *weights, uint32_t n_rows, int lane)
+static __device__ __forceinline__ void wide_copy_activations(const tile_params &a, const tile_place &p,
+                                                             uint32_t column, const uint32_t source[NT / 16],
+                                                             uint8_t *act, uint32_t part, int lane)
 {
-    constexpr uint32_t most = slab_bytes(weight_type<TYPE>::layout, weight_type<TYPE>::columns);
-    ring_place ring = {};
-    while (tile_next(walk, a)) {
-        tile_place p = tile_locate<NT>(a, shared.tile, walk.tile, n_rows);
-        if (p.n_tokens == 0)
-            continue;
-        for (uint32_t slab = walk.slab; slab < walk.end_slab; slab++) {
-            uint32_t bytes = slab + 1 < a.n_slabs ? most : a.last_slab_bytes;
-            uint8_t *to = weights + ring.stage * wide_weight_bytes<TYPE>();
-            barrier_wait(&shared.weights_empty[ring.stage], ring.parity ^ 1);
-            for (uint32_t s = 0; s < WIDE_GROUPS; s++) {
-                const tile_part &part = a.part[slot_part(a, p, s)];
-                uint32_t group = slot_group(a, p, s);
-                if (group < part.n_groups)
-                    copy_warp<most>(to + s * most,
-                                    part.data + p.expert * part.stack_bytes + group * part.group_bytes +
-                                        (uint64_t)slab * most,
-                                    bytes, lane);
-            }
-            barrier_arrive_copies(&shared.weights_full[ring.stage]);
-            ring_step(ring, WIDE_WEIGHT_STAGES);
-        }
+    const uint32_t piece = lane & 7, first = 4 * part + (lane >> 3), to = shared_address(act);
+    const uint8_t *from = a.act + column * 2 + piece * 16;
+#pragma unroll
+    for (uint32_t i = 0; i < NT / 16; i++) {
+        uint32_t row = 16 * i + first;
+        if (row < p.n_tokens)
+            copy_16(to + row * 128 + ((piece ^ (row & 7)) << 4), from + source[i] * a.act_stride);
     }
 }
 
-/* Lane l copies piece l % 8 of rows l / 8, l / 8 + 4 ... */
+template <int TYPE>
+static __device__ __forceinline__ void wide_copy_weights(const tile_params &a, const tile_place &p,
+                                                         uint32_t slab, uint8_t *weights, uint32_t copier,
+                                                         int lane)
+{
+    constexpr uint32_t most = slab_bytes(weight_type<TYPE>::layout, weight_type<TYPE>::columns);
+    const uint32_t bytes = slab + 1 < a.n_slabs ? most : a.last_slab_bytes;
+#pragma unroll
+    for (uint32_t i = 0; i < WIDE_GROUPS / 4; i++) {
+        const uint32_t s = copier * (WIDE_GROUPS / 4) + i, group = slot_group(a, p, s);
+        const tile_part &part = a.part[slot_part(a, p, s)];
+        if (group < part.n_groups)
+            copy_warp<most>(weights + s * most,
+                            part.data + p.expert * part.stack_bytes + group * part.group_bytes +
+                                (uint64_t)slab * most,
+                            bytes, lane);
+    }
+}
+
 template <int TYPE, int NT>
-static __device__ void wide_copy_activations(const tile_params &a, wide_shared &shared, tile_walk walk,
-                                             uint8_t *act, uint32_t n_rows, int lane)
+static __device__ void wide_copy(const tile_params &a, wide_shared &shared, tile_walk walk, uint8_t *weights,
+                                 uint8_t *act, uint32_t n_rows, uint32_t copier, int lane)
 {
     constexpr uint32_t columns = weight_type<TYPE>::columns;
-    const uint32_t piece = lane & 7, first = lane >> 3;
-    ring_place ring = {};
+    ring_place weight_ring = {}, ring = {};
     while (tile_next(walk, a)) {
         tile_place p = tile_locate<NT>(a, shared.tile, walk.tile, n_rows);
-        uint32_t source[NT / 4];
+        uint32_t source[NT / 16];
         if (p.n_tokens == 0)
             continue;
 #pragma unroll
-        for (uint32_t i = 0; i < NT / 4; i++) {
-            source[i] = p.first_token + min(4 * i + first, p.n_tokens - 1);
+        for (uint32_t i = 0; i < NT / 16; i++) {
+            source[i] = p.first_token + min(16 * i + 4 * copier + (lane >> 3), p.n_tokens - 1);
             if (a.in_rows)
                 source[i] = (uint32_t)a.in_rows[source[i]];
         }
-        const uint32_t begin = walk.slab * columns, end = min(walk.end_slab * columns, a.n_in);
-        for (uint32_t column = begin; column < end; column += WIDE_COLUMNS) {
-            uint32_t to = shared_address(act + ring.stage * wide_act_bytes(NT));
-            const uint8_t *from = a.act + column * 2 + piece * 16;
-            barrier_wait(&shared.act_empty[ring.stage], ring.parity ^ 1);
-#pragma unroll
-            for (uint32_t i = 0; i < NT / 4; i++) {
-                uint32_t row = 4 * i + first;
-                if (row < p.n_tokens)
-                    copy_16(to + row * 128 + ((piece ^ (row & 7)) << 4), from + source[i] * a.act_stride);
+        for (uint32_t slab = walk.slab; slab < walk.end_slab; slab++) {
+            barrier_wait(&shared.weights_empty[weight_ring.stage], weight_ring.parity ^ 1);
+            wide_copy_weights<TYPE>(a, p, slab, weights + weight_ring.stage * wide_weight_bytes<TYPE>(),
+                                    copier, lane);
+            barrier_arrive_copies(&shared.weights_full[weight_ring.stage]);
+            ring_step(weight_ring, WIDE_WEIGHT_STAGES);
+            const uint32_t end = min((slab + 1) * columns, a.n_in);
+            for (uint32_t column = slab * columns; column < end; column += WIDE_COLUMNS) {
+                barrier_wait(&shared.act_empty[ring.stage], ring.parity ^ 1);
+                wide_copy_activations<TYPE, NT>(a, p, column, source, act + ring.stage * wide_act_bytes(NT),
+                                                copier, lane);
+                barrier_arrive_copies(&shared.act_full[ring.stage]);
+                ring_step(ring, a.n_stages);
             }
-            barrier_arrive_copies(&shared.act_full[ring.stage]);
-            ring_step(ring, a.n_stages);
         }
     }
 }
@@ -203,11 +208,11 @@ static __global__ void __launch_bounds__(WIDE_THREADS, 1) wide_kernel(const __gr
 
     launch_next();
     if (threadIdx.x < a.n_stages) {
-        barrier_init(&shared.act_full[threadIdx.x], 32);
+        barrier_init(&shared.act_full[threadIdx.x], 128);
         barrier_init(&shared.act_empty[threadIdx.x], 8);
     }
     if (threadIdx.x < WIDE_WEIGHT_STAGES) {
-        barrier_init(&shared.weights_full[threadIdx.x], 32);
+        barrier_init(&shared.weights_full[threadIdx.x], 128);
         barrier_init(&shared.weights_empty[threadIdx.x], 8);
     }
     launch_wait();
@@ -218,10 +223,7 @@ static __global__ void __launch_bounds__(WIDE_THREADS, 1) wide_kernel(const __gr
     tile_begin(walk, a, shared.tile);
     if (warp >= 8) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 72;");
-        if (warp == 8)
-            wide_copy_weights<TYPE, NT>(a, shared, walk, weights, n_rows, (int)lane);
-        else if (warp == 9)
-            wide_copy_activations<TYPE, NT>(a, shared, walk, act, n_rows, (int)lane);
+        wide_copy<TYPE, NT>(a, shared, walk, weights, act, n_rows, warp - 8, (int)lane);
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 216;");
         wide_compute<TYPE, NT>(a, shared, walk, weights, act, n_rows, warp, (int)lane);
