@@ -134,6 +134,7 @@ struct graph_slot {
     cudaGraphExec_t exec;
     uint32_t uses;
     uint32_t n_best; /* that it was captured for */
+    uint32_t is_broken;
 };
 
 /* What a step says about its rows of logits. */

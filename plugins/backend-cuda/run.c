@@ -288,21 +288,32 @@ static void copy_results(const struct run *run, const struct sharpi_run_io *io)
 
 /* ---- Steps */
 
-static int32_t run_graph(struct run *run, struct graph_slot *slot, struct sharpi_error *err)
+/* Makes the slot's graph if it has none for this number of candidates. One that cannot be made, for lack of memory perhaps, is
+ * not tried again: such steps are launched, which is slower. */
+static int32_t has_graph(const struct run *run, struct graph_slot *slot)
 {
-    int32_t status = SHARPI_OK;
-    cudaError_t error;
-    run->is_captured = 1;
+    const struct sharpi_host *host = run->program->device->host;
+    struct sharpi_error why = SHARPI_ERROR_INIT;
+    char line[1100];
     if (slot->exec && slot->n_best != run->n_best) {
         cudaGraphExecDestroy(slot->exec);
         slot->exec = NULL;
     }
-    if (!slot->exec)
-        status = capture(run, slot, err);
+    if (slot->exec || slot->is_broken)
+        return !slot->is_broken;
     slot->n_best = run->n_best;
-    if (status)
-        return status;
-    error = cudaGraphLaunch(slot->exec, run->stream);
+    slot->is_broken = capture(run, slot, &why) != SHARPI_OK;
+    if (slot->is_broken) {
+        snprintf(line, sizeof line, "steps of %u tokens are not replayed as graphs, which is slower: %s",
+                 run->n_tokens, why.text);
+        host->log(host, SHARPI_LOG_WARN, "backend-cuda", line);
+    }
+    return !slot->is_broken;
+}
+
+static int32_t run_graph(const struct run *run, const struct graph_slot *slot, struct sharpi_error *err)
+{
+    cudaError_t error = cudaGraphLaunch(slot->exec, run->stream);
     return error ? cuda_fail(err, (int)error, "replaying a step") : wait(run, err);
 }
 
@@ -348,10 +359,11 @@ int32_t cuda_run(struct sharpi_program *program, const struct sharpi_batch *batc
                            (unsigned long long)program->flow.n_vocab, TOPK_MAX_VOCAB);
     cudaSetDevice(program->device->index);
     run = bounds = exact_run(program, batch, io);
+    bounds.is_captured = 1;
     slot = find_slot(program, batch, &bounds);
     if ((status = batch_stage(program, batch, io, err)))
         return status;
-    if (slot && slot->uses++) {
+    if (slot && slot->uses++ && has_graph(&bounds, slot)) {
         run = bounds;
         status = run_graph(&run, slot, err);
     } else {
