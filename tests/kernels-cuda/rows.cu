@@ -674,6 +674,45 @@ static void test_variants(struct world *w)
     }
 }
 
+/* k and v made of one product, in both orders of memory; what experts made, added and normed. */
+static void test_shared_inputs(struct world *w)
+{
+    static const uint32_t dims[] = {64, 128, 256, 512};
+    for (uint32_t i = 0; i < 16; i++) {
+        uint32_t dim = dims[i % 4], width = dim * (1 + i % 3), n = i < 8 ? 2 : 17;
+        struct row_op ops[5];
+        struct rows_chain chain = {ops, 3};
+        struct row_operand raw, table, k;
+        begin(w, n, n - 1);
+        raw = take_rows(w, width, n, 1);
+        k = i & 4 ? raw : take_rows(w, width, n, 1);
+        table = take_rows(w, dim, n, 1);
+        ops[0] = make_op(ROW_RMS_NORM, width, raw, none, local(1, 0));
+        ops[0].group = dim;
+        ops[0].vector = take_vector(w, dim, 1);
+        ops[1] = make_op(ROW_ROPE, width, local(1, 0), table, k);
+        ops[1].group = ops[1].n_rot = dim;
+        ops[1].rope_mode = 1 + (int32_t)(i / 2 % 2);
+        ops[2] = make_op(ROW_RMS_NORM, width, raw, none, i & 4 ? take_rows(w, width, n, 1) : raw);
+        ops[2].group = dim;
+        ops[2].vector = i & 1 ? take_vector(w, dim, 1) : NULL;
+        run_step(w, &chain, 1, SHARPI_ROWS_TOKENS, 1, 0, "k and v of one product");
+
+        begin(w, n, n - 1);
+        width = i & 2 ? 2048 : 2880;
+        ops[0] = make_op(ROW_COMBINE, width, take_rows(w, width, 8 * n, 1), none, local(1, 0));
+        ops[0].n_used = 1 + i % 8;
+        ops[0].weights = take_vector(w, 8 * n, 1);
+        raw = take_rows(w, width, n, 1);
+        ops[1] = make_op(ROW_ADD, width, raw, local(1, 0), raw);
+        ops[2] = make_op(ROW_RMS_NORM, width, raw, none, take_rows(w, width, n, 1));
+        ops[2].vector = take_vector(w, width, 1);
+        ops[3] = quantize_op(w, width, ops[2].out, ACT_BF16);
+        chain.n_ops = 4;
+        run_step(w, &chain, 1, SHARPI_ROWS_TOKENS, 1, 0, "experts, residual, norm");
+    }
+}
+
 static void test_heads(struct world *w)
 {
     static const uint32_t dims[] = {64, 80, 96, 128, 192, 256, 512, 30};
@@ -1046,6 +1085,7 @@ int test_rows(int bench)
     test_residual(&w);
     test_heads(&w);
     test_variants(&w);
+    test_shared_inputs(&w);
     test_random(&w, n_random);
     printf("rows: %d failures, worst error %.2g of a row's greatest element\n", w.failures, w.worst);
     if (bench && !w.failures)

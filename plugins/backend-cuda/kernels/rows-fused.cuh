@@ -1,7 +1,9 @@
 /* Kernels for the chains that nearly every model's layers are made of, chosen at launch in place of the chain kernel of rows.cu:
  *
- *   norms: [x1 = rms_norm(in)], [+ residual], [* scale], stored; [rms_norm], stored or in an activation format
- *   heads: rms_norm per head and/or rope, of q, k and v side by side; one or half a warp per head
+ *   norms: in or a weighted sum of experts' rows; [rms_norm], [+ residual], [* scale], stored; [rms_norm], stored or in an
+ *          activation format
+ *   heads: rms_norm per head and/or rope, of q, k and v side by side; one or half a warp per head. Two norms of the same
+ *          row (v made of k's product) are one chain with two results
  *   glu:   act(gate) * up, stored or in an activation format; or only a format
  *
  * Same results as the chain kernel up to the order of sums. Inputs are loaded before the true number of rows is known; norm
@@ -52,6 +54,9 @@ struct norms_params {
     uint32_t in_stride, add_stride, sum_stride, out_stride, codes_stride;
     float eps1, eps2, scale;
     uint8_t has_norm1, has_norm2, has_scale, format;
+    uint32_t n_used; /* not 0, SUM: in is what experts made */
+    const int32_t *slots;
+    const float *weights;
 };
 
 template <int NV>
@@ -78,7 +83,29 @@ static __device__ __forceinline__ void load_chunks(float4 x[NV], const float *ro
     }
 }
 
+/* As ROW_COMBINE of rows.h. */
 template <int NV>
+static __device__ __forceinline__ void load_sum(float4 x[NV], const norms_params &p, uint32_t row)
+{
+    uint64_t first = (uint64_t)row * p.n_used;
+#pragma unroll
+    for (int i = 0; i < NV; i++)
+        x[i] = zero4();
+#pragma unroll 4
+    for (uint32_t j = 0; j < p.n_used; j++) {
+        uint32_t slot = p.slots ? (uint32_t)p.slots[first + j] : (uint32_t)first + j;
+        float weight = p.weights[first + j];
+        const float *from = row_at(p.in, p.in_stride, slot);
+#pragma unroll
+        for (int i = 0; i < NV; i++) {
+            uint32_t c = threadIdx.x + (uint32_t)i * blockDim.x;
+            if (c < p.chunks)
+                x[i] = add4(x[i], scale4(*(const float4 *)(from + 4 * c), weight));
+        }
+    }
+}
+
+template <int NV, bool SUM>
 static __global__ void __launch_bounds__(1024) norms_kernel(const __grid_constant__ norms_params p)
 {
     __shared__ float part[2][32];
@@ -93,10 +120,13 @@ static __global__ void __launch_bounds__(1024) norms_kernel(const __grid_constan
     if (p.scale_by)
         scale *= *p.scale_by;
     launch_wait();
-    load_chunks<NV>(x, row_at(p.in, p.in_stride, row), p.chunks);
+    if (!SUM)
+        load_chunks<NV>(x, row_at(p.in, p.in_stride, row), p.chunks);
     load_chunks<NV>(more, p.add ? row_at(p.add, p.add_stride, row) : NULL, p.chunks);
     if (!row_exists(p.rows, row))
         return;
+    if (SUM) /* slots of rows that do not exist lead anywhere */
+        load_sum<NV>(x, p, row);
     if (p.has_norm1) {
         if (NV > 2)
             load_chunks<NV>(weight1, p.weight1, p.chunks);
@@ -130,10 +160,10 @@ static __global__ void __launch_bounds__(1024) norms_kernel(const __grid_constan
 /* ---- Heads */
 
 struct heads_chain {
-    const uint8_t *in, *table; /* table NULL: no rope */
-    uint8_t *out;
-    const float *weight; /* NULL: none */
-    uint32_t in_stride, out_stride, table_stride, n_heads, first_block;
+    const uint8_t *in, *table;     /* table NULL: no rope */
+    uint8_t *out, *out2;           /* out2 NULL: one result */
+    const float *weight, *weight2; /* NULL: none */
+    uint32_t in_stride, out_stride, out2_stride, table_stride, n_heads, first_block;
     float eps;
     uint8_t has_norm, is_neox;
 };
@@ -202,8 +232,17 @@ static __global__ void __launch_bounds__(HEADS_THREADS) heads_kernel(const __gri
             sum += __shfl_xor_sync(0xffffffffu, sum, d);
         sum = 1.0f / sqrtf(sum / (float)HEAD + chain.eps);
 #pragma unroll
-        for (int i = 0; i < NV; i++)
-            x[i] = chain.weight ? mul4(scale4(x[i], sum), weight[i]) : scale4(x[i], sum);
+        for (int i = 0; i < NV; i++) {
+            float4 normed = scale4(x[i], sum);
+            x[i] = chain.weight ? mul4(normed, weight[i]) : normed;
+            if (chain.out2 && exists) {
+                uint32_t column = 4 * (lane + LANES * i);
+                if (chain.weight2)
+                    normed = mul4(normed, *(const float4 *)(chain.weight2 + column));
+                *(float4 *)(chain.out2 + (uint64_t)row * chain.out2_stride + 4 * (head * HEAD + column)) =
+                    normed;
+            }
+        }
     }
     if (chain.table) {
         float4 turned[NV];

@@ -111,6 +111,13 @@ static bool match_norms(const match_launch *l, norms_params *p)
     p->chunks = p->width / 4;
     p->in = m.ops[0]->in0;
     p->in_stride = m.ops[0]->stride0;
+    op = next_op(&m, ROW_COMBINE);
+    if (op && !op->store) {
+        p->n_used = op->n;
+        p->slots = (const int32_t *)op->extra;
+        p->weights = op->weights;
+        m.at++;
+    }
     match_residual(&m, p);
     op = row_norm(&m);
     if (op) {
@@ -132,23 +139,42 @@ static bool match_norms(const match_launch *l, norms_params *p)
     return m.at == m.n && p->chunks <= 8192;
 }
 
+template <int NV> static int32_t launch_norms_by(const match_launch *l, const norms_params *p)
+{
+    dim3 block(divide_up(divide_up(p->width, 64) * 16, 32 * NV) * 32);
+    if (p->n_used)
+        return launch_kernel(norms_kernel<NV, true>, dim3(l->n_rows), block, 0, l->stream, l->overlap, p);
+    return launch_kernel(norms_kernel<NV, false>, dim3(l->n_rows), block, 0, l->stream, l->overlap, p);
+}
+
 static int32_t launch_norms(const match_launch *l, const norms_params *p)
 {
     const uint32_t chunks = divide_up(p->width, 64) * 16;
     const bool few = l->n_rows <= 2 * l->n_sms;
     if (chunks <= (few ? 1024u : 256u))
-        return launch_kernel(norms_kernel<1>, dim3(l->n_rows), dim3(divide_up(chunks, 32) * 32), 0, l->stream,
-                             l->overlap, p);
+        return launch_norms_by<1>(l, p);
     if (chunks <= (few ? 2048u : 512u))
-        return launch_kernel(norms_kernel<2>, dim3(l->n_rows), dim3(divide_up(chunks, 64) * 32), 0, l->stream,
-                             l->overlap, p);
-    if (chunks <= 4096)
-        return launch_kernel(norms_kernel<4>, dim3(l->n_rows), dim3(divide_up(chunks, 128) * 32), 0,
-                             l->stream, l->overlap, p);
-    return ROWS_NO_MATCH;
+        return launch_norms_by<2>(l, p);
+    return chunks <= 4096 ? launch_norms_by<4>(l, p) : ROWS_NO_MATCH;
 }
 
 /* ---- Heads */
+
+/* A second norm of the chain's input, after all else. */
+static void match_second_norm(match_chain *m, const rows_dev_op *norm, const rows_dev_op *last,
+                              heads_chain *c)
+{
+    const rows_dev_op *op = m->at < m->n ? m->ops[m->at] : NULL;
+    if (!op || !norm || op->kind != ROW_RMS_NORM || op->sync || op->source0 != ROWS_MEMORY ||
+        op->in0 != norm->in0 || op->stride0 != norm->stride0 || op->width != norm->width ||
+        op->group != norm->group || op->eps != norm->eps || op->store != ROWS_STORE_MEMORY ||
+        !(op->aligned & ROWS_ALIGNED_OUT) || (op->vector && !(op->aligned & ROWS_ALIGNED_VECTOR)))
+        return;
+    c->out2 = op->out;
+    c->out2_stride = op->stride_out;
+    c->weight2 = op->vector;
+    m->at++;
+}
 
 static bool match_heads_chain(match_chain *m, uint32_t *head_dim, heads_chain *c)
 {
@@ -157,12 +183,11 @@ static bool match_heads_chain(match_chain *m, uint32_t *head_dim, heads_chain *c
     turn = next_op(m, ROW_ROPE);
     m->at += turn ? 1 : 0;
     last = turn ? turn : norm;
+    match_second_norm(m, norm, last, c);
     if (!last || m->at != m->n || !last->store || (turn && turn->n != turn->group) ||
-        (norm && turn && norm->group != turn->group))
+        (norm && turn && norm->group != turn->group) || (*head_dim && *head_dim != last->group))
         return false;
     if (norm && turn && norm->store && (norm->out != turn->out || norm->stride_out != turn->stride_out))
-        return false;
-    if (*head_dim && *head_dim != last->group)
         return false;
     *head_dim = last->group;
     c->in = m->ops[0]->in0;
