@@ -10,6 +10,7 @@ python=${SHARPI_TEST_PYTHON:-python3}
 PYTHONDONTWRITEBYTECODE=1
 export PYTHONDONTWRITEBYTECODE
 
+"$SHARPI" serve --help >/dev/null 2>&1 || { echo "skipped: this build has no server"; exit 77; }
 [ -r "$SHARPI_TEST_MODEL" ] || { echo "skipped: no model (SHARPI_TEST_MODEL)"; exit 77; }
 command -v "$python" >/dev/null || { echo "skipped: no $python"; exit 77; }
 
