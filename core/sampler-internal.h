@@ -1,8 +1,12 @@
-/* What the files of the sampler share.
+/* What the files of the sampler share, and what exactly a sampler computes.
  *
- * Words: the *view* is what is left to choose from. It is dense (all of logits[n]) until a stage cuts it down; then it is
- * the list of candidates. Invariant: no logit in the list is NaN or infinite; a dense view whose maximum is known
- * has no NaN and no +inf.
+ * The *view* is what is left to choose from: logits in ascending order of id, of which those at -inf are cut out. Its *order* is
+ * highest logit first, lowest id on a tie. A token's *weight* is exp((logit - highest) * factor) as an integer, WEIGHT_ONE for
+ * the highest: sums are exact, so results do not depend on how a cut is found. (What is less likely than the likeliest by
+ * 2 * WEIGHT_ONE has the weight 0: in the largest vocabularies such tokens are one draw in ten thousand at the very most.) A cut by weight ends with the first token, in order, at which the running sum
+ * passes what is wanted; the draw is such a token too, for a random part of the whole sum.
+ *
+ * Invariant: ids ascend, so places in the view order ties as ids do; a view whose maximum is known has no NaN and no +inf.
  */
 #ifndef SHARPI_CORE_SAMPLER_INTERNAL_H
 #define SHARPI_CORE_SAMPLER_INTERNAL_H
@@ -23,7 +27,8 @@ enum stage {
 };
 
 enum {
-    SUM_BLOCK = 256, /* logits whose exponentials are added in float before they join a double */
+    WEIGHT_ONE = 1 << 30,
+    SUM_BLOCK = 64, /* weights whose sum is known when a cut is estimated */
 };
 
 struct cand {
@@ -31,15 +36,37 @@ struct cand {
     int32_t id;
 };
 
+/* What turns logits into weights. */
+struct scale {
+    float max;    /* the highest logit */
+    float factor; /* 1 / temperature once that stage has run */
+};
+
+/* The last place that is kept: what comes behind it in the order of `keys` is not. */
+struct cut {
+    float key;
+    int32_t at;
+    int32_t count; /* of kept ones; -1: not known */
+    uint64_t mass; /* their weights; 0: not known */
+};
+
 struct view {
     float *logits;
+    const int32_t *ids; /* NULL: a logit's place is its id */
     int32_t n;
-    int32_t dense;
-    int32_t max_known;
-    float max; /* highest logit of a dense view */
-    struct cand *list;
-    int32_t n_list;
-    int32_t sorted; /* list: highest logit first, lowest id on a tie */
+    int32_t max_known, weighed; /* is scale.max right; are the sampler's weights and `total` */
+    struct scale scale;
+    uint64_t total;
+    int32_t has_tail; /* behind `end`, still to be cut out: the draw does not get so far */
+    struct cut end;
+};
+
+/* Keys with their weights, and where in the view they are (NULL: in the same place). */
+struct part {
+    float *keys;
+    uint32_t *weights;
+    int32_t *at;
+    int32_t n;
 };
 
 struct rng { /* xoshiro256** by Blackman and Vigna */
@@ -61,38 +88,57 @@ struct sharpi_sampler {
     int32_t *repeats; /* [n_vocab] all 0 between calls; DRY's longest repeat that the token would extend */
     int32_t *lengths; /* [history_capacity] scratch of DRY */
 
-    struct cand *list, *sort_scratch; /* [n_vocab] */
-    float *weights;                   /* [n_vocab] exponentials of the list */
-    double *block_sums;               /* [n_vocab / SUM_BLOCK + 1] */
+    /* [n_vocab] each */
+    float *list_logits; /* of a view that has become short */
+    int32_t *list_ids;
+    uint32_t *weights;
+    float *keys;
+    int32_t *kept;
+    struct part parts[2];
+    uint64_t *block_sums; /* [n_vocab / SUM_BLOCK + 1] */
 };
 
 /* sampler.c */
 int32_t stage_changes_logits(enum stage stage); /* rather than cut down the view */
-int32_t sample_view(struct sharpi_sampler *sampler,
-                    struct view *v); /* runs the chain and draws; -1: nothing left */
+/* Runs the chain and draws; -1: nothing left. Overwrites logits. */
+int32_t sample_view(struct sharpi_sampler *sampler, float *logits, const int32_t *ids, int32_t n);
 
 /* sampler-chain.c */
 int32_t chain_parse(const char *text, enum stage *chain, int32_t *n, struct sharpi_error *err);
 
 /* sampler-scan.c: passes over all logits */
 float scan_max(float *logits, int32_t n); /* and replaces NaN by -inf, +inf by FLT_MAX */
-/* Sum of exp(logit - max); block_sums (may be NULL) gets the sum of each SUM_BLOCK logits. */
-double scan_sum_exp(const float *logits, int32_t n, float max, double *block_sums);
-int32_t scan_gather(const float *logits, int32_t n, float at_least, struct cand *out); /* in order of id */
+/* weights[i] = the weight of logits[i]; returns their sum. *depth (may be NULL): sum of weight * depth below the highest. */
+uint64_t scan_weigh(const float *logits, int32_t n, const struct scale *by, uint32_t *weights,
+                    uint64_t *depth);
+double scan_sum_exp(const float *logits, int32_t n, float max); /* sum of exp(logit - max) */
+/* keys[i] = -|depth of logits[i] below the highest - centre| */
+void scan_nearness(const float *logits, int32_t n, const struct scale *by, float centre, float *keys);
+void scan_ones(const float *logits, int32_t n, uint32_t *weights); /* 1 for what is left, 0 for what is cut */
+void scan_block_sums(const uint32_t *weights, int32_t n, uint64_t *to); /* of SUM_BLOCK each */
+/* in = what has bottom < key <= top; returns the sum of the weights with key > top. */
+uint64_t scan_split(const struct part *from, float top, float bottom, struct part *in);
+int32_t scan_count(const float *keys, int32_t n, float at_least);
+/* Logits become -inf and weights (may be NULL) 0 where the key is lower. */
+void scan_cut(const float *keys, int32_t n, float at_least, float *logits, uint32_t *weights);
+int32_t scan_gather(const float *keys, int32_t n, float at_least, int32_t *at);  /* places, ascending */
 int32_t scan_first(const float *logits, int32_t n, float at_least);              /* lowest id, -1: none */
 int32_t scan_top_k(const float *logits, int32_t n, int32_t k, struct cand *out); /* sorted; -inf left out */
-void scan_divide(float *logits, int32_t n, float max, float divisor);            /* (logit - max) / divisor */
-void scan_exp(float *x, int32_t n, float max);                                   /* x[i] = exp(x[i] - max) */
-float exp_nonpositive(float x); /* the same bits on every processor; 0 below -87 */
-void cand_sort(struct cand *list, struct cand *scratch, int32_t n); /* highest logit, then lowest id first */
 
-/* sampler-penalties.c: change logits of a dense view or of a list */
+/* sampler-top.c */
+int32_t stage_is_off(const struct sharpi_sampler_params *p,
+                     enum stage stage); /* it leaves every view as it is */
+
+/* sampler-penalties.c */
 void apply_bias(struct sharpi_sampler *s, struct view *v);
 void apply_penalties(struct sharpi_sampler *s, struct view *v);
 void apply_dry(struct sharpi_sampler *s, struct view *v);
 
 /* sampler-stages.c */
 void view_know_max(struct view *v);
+void view_cut_tail(struct sharpi_sampler *s, struct view *v); /* before another stage looks at the view */
+void view_settle(
+    struct view *v); /* before logits change: what temperature has done to them becomes their value */
 void apply_top_k(struct sharpi_sampler *s, struct view *v);
 void apply_typical_p(struct sharpi_sampler *s, struct view *v);
 void apply_top_p(struct sharpi_sampler *s, struct view *v);

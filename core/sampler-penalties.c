@@ -19,38 +19,34 @@ static float clamp_logit(double logit)
 /* The logit of a token in the view; NULL if a stage has cut it away. */
 static float *find_logit(struct view *v, int32_t id)
 {
-    if (v->dense)
+    int32_t low = 0, high = v->n;
+    if (!v->ids)
         return id < v->n ? &v->logits[id] : NULL;
-    for (int32_t i = 0; i < v->n_list; i++) {
-        if (v->list[i].id == id)
-            return &v->list[i].logit;
+    while (low < high) {
+        int32_t middle = low + (high - low) / 2;
+        if (v->ids[middle] < id)
+            low = middle + 1;
+        else
+            high = middle;
     }
-    return NULL;
+    return low < v->n && v->ids[low] == id ? &v->logits[low] : NULL;
 }
 
-static void view_changed(struct view *v)
+static void change_begins(struct view *v)
 {
-    v->max_known = 0;
-    v->sorted = 0;
-    if (v->dense)
-        return;
-    int32_t n = 0;
-    for (int32_t i = 0; i < v->n_list; i++) {
-        if (v->list[i].logit > -INFINITY)
-            v->list[n++] = v->list[i];
-    }
-    v->n_list = n;
+    view_settle(v);
+    v->max_known = v->weighed = 0;
 }
 
 void apply_bias(struct sharpi_sampler *s, struct view *v)
 {
+    if (s->params.n_bias > 0)
+        change_begins(v);
     for (uint64_t i = 0; i < s->params.n_bias; i++) {
         float *logit = find_logit(v, s->bias[i].id);
         if (logit)
             *logit = clamp_logit((double)*logit + (double)s->bias[i].bias);
     }
-    if (s->params.n_bias > 0)
-        view_changed(v);
 }
 
 static int64_t window_start(const struct sharpi_sampler *s, int32_t last_n)
@@ -73,6 +69,7 @@ void apply_penalties(struct sharpi_sampler *s, struct view *v)
         (p->repeat_penalty == 1 && p->frequency_penalty == 0 && p->presence_penalty == 0))
         return;
     int64_t from = window_start(s, p->penalty_last_n);
+    change_begins(v);
     for (int64_t i = from; i < s->n_history; i++) {
         int32_t id = s->history[i], count = s->counts[id];
         float *logit = count > 0 ? find_logit(v, id) : NULL;
@@ -85,7 +82,6 @@ void apply_penalties(struct sharpi_sampler *s, struct view *v)
         int32_t *count = &s->counts[s->history[i]];
         *count = *count < 0 ? -*count : *count;
     }
-    view_changed(v);
 }
 
 static int32_t is_breaker(const struct sharpi_sampler *s, int32_t id)
@@ -133,6 +129,7 @@ void apply_dry(struct sharpi_sampler *s, struct view *v)
         limit++;
     if (limit < p->dry_allowed_length || limit == 0)
         return;
+    change_begins(v);
     match_lengths(end, (int32_t)n, s->lengths);
     for (int32_t j = 1; j < n; j++) {
         int32_t length = s->lengths[j] < limit ? s->lengths[j] : limit, next = end[-j + 1];
@@ -146,5 +143,4 @@ void apply_dry(struct sharpi_sampler *s, struct view *v)
             *logit = clamp_logit((double)*logit - dry_penalty(p, length));
         s->repeats[next] = 0;
     }
-    view_changed(v);
 }

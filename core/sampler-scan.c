@@ -1,7 +1,7 @@
-/* Passes over all logits of a vocabulary, and sorting what they found.
+/* Passes over all logits of a vocabulary.
  *
- * Invariant: results have the same bits on every processor. So the exponential is our own, sums are formed in the same
- * eight lanes everywhere, and products are never fused with sums (C17 mode; clang needs the pragma).
+ * Invariant: results have the same bits on every processor. So the exponential is our own, products are never fused with sums
+ * (C17 mode; clang needs the pragma), and weights are integers: it does not matter in which order they are added.
  * Cost per pass over 262,144 logits: 1 MiB read; the exponential is some 20 operations for eight logits.
  */
 #include <float.h>
@@ -18,7 +18,6 @@
 enum {
     LANES = 8,
     SCAN_BLOCK = 32, /* logits that are compared at once before any is looked at */
-    RADIX_MIN = 512,
 };
 
 typedef float lanes __attribute__((vector_size(LANES * 4), aligned(4)));
@@ -49,90 +48,93 @@ typedef uint32_t words __attribute__((vector_size(LANES * 4), aligned(4))); /* m
 #endif
 #define BODY static inline __attribute__((always_inline))
 
-/* exp(x) = 2^k * p(r), r in [-ln2/2, ln2/2]: Cephes' polynomial, relative error about 1e-7. */
-#define LOG2E    1.44269504088896341f
-#define LN2_HIGH 0.693359375f
-#define LN2_LOW  -2.12194440e-4f
-#define ROUNDER  12582912.0f /* 1.5 * 2^23: adding it rounds to an integer, in the low bits */
-#define EXP_MIN  -87.0f
+/* exp(x) = 2^k * p(r), k = round(x * log2 e), r the rest: a polynomial of least relative error, 1e-7, with p(0) = 1. */
+#define LOG2E   1.44269504088896341f
+#define ROUNDER 12582912.0f /* 1.5 * 2^23: adding it rounds to an integer, in the low bits */
+#define MIN_LOG -125.0f     /* of base 2 */
 
-/* to[i] = exp(from[i] - max) for LANES numbers, 0 where that is below EXP_MIN. */
-BODY void exp_lanes(const float *from, float max, float *to)
+/* to[i] = 2^((from[i] - max) * factor) for LANES numbers, 0 where the exponent is below MIN_LOG. */
+BODY void exp2_lanes(const float *from, float max, float factor, lanes *to)
 {
-    lanes x, t, k, r, p;
+    lanes x, t, r, p;
     words bits, value;
-    mask keep;
     memcpy(&x, from, sizeof x);
-    x = x - max;
-    keep = x > EXP_MIN;
-    t = x * LOG2E + ROUNDER;
-    k = t - ROUNDER;
-    r = x - k * LN2_HIGH;
-    r = r - k * LN2_LOW;
-    p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + r + 1.0f;
+    x = (x - max) * factor;
+    t = x + ROUNDER;
+    r = x - (t - ROUNDER);
+    p = r * 1.32647e-3f + 9.67151e-3f;
+    p = p * r + 5.550734e-2f;
+    p = p * r + 2.4022242e-1f;
+    p = p * r + 6.9314698e-1f;
+    p = p * r + 1.0f;
     memcpy(&bits, &t, sizeof bits);
-    bits = (bits - 0x4b400000u) << 23; /* k times the weight of one in the exponent */
     memcpy(&value, &p, sizeof value);
-    value = (value + bits) & (words)keep;
+    value = (value + (bits << 23)) & (words)(x > MIN_LOG); /* the shift drops ROUNDER's own bits */
     memcpy(to, &value, sizeof value);
 }
 
-float exp_nonpositive(float x)
+/* A sum of weights in 16-bit halves, so that 32-bit lanes hold SUM_MAX of each. */
+struct sums {
+    words low, high;
+};
+enum { SUM_MAX = 1 << 15 };
+
+BODY void add_words(struct sums *sums, const words *weights)
 {
-    float from[LANES] = {x}, to[LANES];
-    exp_lanes(from, 0, to);
-    return to[0];
+    sums->low += *weights & 0xffffu;
+    sums->high += *weights >> 16;
 }
 
-BODY void exp_all_body(float *x, int32_t n, float max)
+BODY uint64_t sum_of(const struct sums *sums)
 {
-    int32_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        exp_lanes(x + i, max, x + i);
-    for (; i < n; i++)
-        x[i] = exp_nonpositive(x[i] - max);
+    uint32_t low[LANES], high[LANES];
+    uint64_t total = 0;
+    memcpy(low, &sums->low, sizeof low);
+    memcpy(high, &sums->high, sizeof high);
+    for (int32_t k = 0; k < LANES; k++)
+        total += low[k] + ((uint64_t)high[k] << 16);
+    return total;
 }
-FOR_EACH_CPU(void, exp_all, (float *x, int32_t n, float max), (x, n, max))
 
-void scan_exp(float *x, int32_t n, float max)
+/* *best = the higher one, lane by lane; *ordered loses the lanes with a NaN. */
+BODY void raise_lanes(const float *from, lanes *best, mask *ordered)
 {
-    exp_all_best(x, n, max);
+    lanes x;
+    mask a, b;
+    memcpy(&x, from, sizeof x);
+    mask above = x > *best;
+    *ordered &= x == x;
+    memcpy(&a, &x, sizeof a);
+    memcpy(&b, best, sizeof b);
+    a = (a & above) | (b & ~above);
+    memcpy(best, &a, sizeof a);
 }
 
 /* The highest logit, +inf if any is NaN. */
 BODY float max_body(const float *logits, int32_t n)
 {
-    float high[LANES], best = -INFINITY;
-    int32_t good[LANES], any_bad = 0, i = 0;
-    lanes m = (lanes){0} - INFINITY;
+    enum { CHAINS = 4 }; /* independent ones, or each comparison waits for the last */
+    lanes best[CHAINS];
+    float high = -INFINITY;
     mask ordered = ~(mask){0};
-    for (; i + LANES <= n; i += LANES) {
-        lanes x;
-        mask a, b;
-        memcpy(&x, logits + i, sizeof x);
-        mask above = x > m;
-        ordered &= x == x;
-        memcpy(&a, &x, sizeof a);
-        memcpy(&b, &m, sizeof b);
-        a = (a & above) | (b & ~above);
-        memcpy(&m, &a, sizeof m);
+    int32_t i = 0, any_bad = 0;
+    for (int32_t c = 0; c < CHAINS; c++)
+        best[c] = (lanes){0} - INFINITY;
+    for (; i + CHAINS * LANES <= n; i += CHAINS * LANES) {
+        for (int32_t c = 0; c < CHAINS; c++)
+            raise_lanes(logits + i + c * LANES, &best[c], &ordered);
     }
-    memcpy(high, &m, sizeof high);
-    memcpy(good, &ordered, sizeof good);
-    for (int32_t k = 0; k < LANES; k++) {
-        best = high[k] > best ? high[k] : best;
-        any_bad |= !good[k];
+    for (int32_t c = 0; c < CHAINS; c++) {
+        for (int32_t k = 0; k < LANES; k++) {
+            high = best[c][k] > high ? best[c][k] : high;
+            any_bad |= !ordered[k];
+        }
     }
     for (; i < n; i++) {
-        best = logits[i] > best ? logits[i] : best;
+        high = logits[i] > high ? logits[i] : high;
         any_bad |= logits[i] != logits[i];
     }
-    return any_bad ? INFINITY : best;
+    return any_bad ? INFINITY : high;
 }
 FOR_EACH_CPU(float, max, (const float *logits, int32_t n), (logits, n))
 
@@ -150,43 +152,328 @@ float scan_max(float *logits, int32_t n)
     return max_best(logits, n);
 }
 
-BODY double sum_exp_body(const float *logits, int32_t n, float max, double *block_sums)
+/* Numbers from 0 to 1 as integers. */
+BODY void to_words(const lanes *x, words *to)
 {
-    double total = 0;
-    float e[LANES];
-    for (int32_t block = 0; block < n; block += SUM_BLOCK) {
-        lanes sum = {0};
-        int32_t end = n - block < SUM_BLOCK ? n : block + SUM_BLOCK, i = block;
-        for (; i + LANES <= end; i += LANES) {
-            lanes x;
-            exp_lanes(logits + i, max, e);
-            memcpy(&x, e, sizeof x);
-            sum += x;
+    mask m = __builtin_convertvector(*x * (float)WEIGHT_ONE + 0.5f, mask);
+    memcpy(to, &m, sizeof m);
+}
+
+/* to = weight * depth below the highest, 0 where the weight is 0. */
+BODY void depth_lanes(const float *logits, const struct scale *by, const lanes *weights, lanes *to)
+{
+    lanes x;
+    mask bits;
+    memcpy(&x, logits, sizeof x);
+    x = (by->max - x) * by->factor * *weights;
+    memcpy(&bits, &x, sizeof bits);
+    bits &= *weights > 0.0f;
+    memcpy(to, &bits, sizeof bits);
+}
+
+BODY uint64_t weigh_some(const float *logits, int32_t n, const struct scale *by, uint32_t *weights,
+                         uint64_t *depth)
+{
+    const struct scale scale = *by;
+    const float factor = scale.factor * LOG2E;
+    struct sums sums = {{0}, {0}}, depths = {{0}, {0}};
+    for (int32_t i = 0; i + LANES <= n; i += LANES) {
+        lanes e, t;
+        words w, d;
+        exp2_lanes(logits + i, scale.max, factor, &e);
+        to_words(&e, &w);
+        memcpy(weights + i, &w, sizeof w);
+        add_words(&sums, &w);
+        if (depth) {
+            depth_lanes(logits + i, &scale, &e, &t);
+            to_words(&t, &d);
+            add_words(&depths, &d);
         }
-        if (i < end) {
-            float tail[LANES];
-            lanes x;
-            for (int32_t k = 0; k < LANES; k++)
-                tail[k] = i + k < end ? logits[i + k] : -INFINITY;
-            exp_lanes(tail, max, e);
-            memcpy(&x, e, sizeof x);
-            sum += x;
-        }
-        double block_sum = 0;
+    }
+    if (depth)
+        *depth += sum_of(&depths);
+    return sum_of(&sums);
+}
+
+BODY uint64_t weigh_body(const float *logits, int32_t n, const struct scale *by, uint32_t *weights,
+                         uint64_t *depth)
+{
+    uint64_t total = 0;
+    int32_t i = 0;
+    for (; n - i >= LANES;) {
+        int32_t some = n - i < SUM_MAX * LANES ? (n - i) / LANES * LANES : SUM_MAX * LANES;
+        total += weigh_some(logits + i, some, by, weights + i, depth);
+        i += some;
+    }
+    if (i < n) {
+        float tail[LANES];
+        uint32_t w[LANES];
         for (int32_t k = 0; k < LANES; k++)
-            block_sum += (double)sum[k];
-        if (block_sums)
-            block_sums[block / SUM_BLOCK] = block_sum;
-        total += block_sum;
+            tail[k] = i + k < n ? logits[i + k] : -INFINITY;
+        total += weigh_some(tail, LANES, by, w, depth);
+        memcpy(weights + i, w, (size_t)(n - i) * sizeof *w);
     }
     return total;
 }
-FOR_EACH_CPU(double, sum_exp, (const float *logits, int32_t n, float max, double *block_sums),
-             (logits, n, max, block_sums))
-
-double scan_sum_exp(const float *logits, int32_t n, float max, double *block_sums)
+BODY uint64_t weights_body(const float *logits, int32_t n, const struct scale *by, uint32_t *weights)
 {
-    return sum_exp_best(logits, n, max, block_sums);
+    return weigh_body(logits, n, by, weights, NULL);
+}
+FOR_EACH_CPU(uint64_t, weights, (const float *logits, int32_t n, const struct scale *by, uint32_t *weights),
+             (logits, n, by, weights))
+FOR_EACH_CPU(uint64_t, weigh,
+             (const float *logits, int32_t n, const struct scale *by, uint32_t *weights, uint64_t *depth),
+             (logits, n, by, weights, depth))
+
+uint64_t scan_weigh(const float *logits, int32_t n, const struct scale *by, uint32_t *weights,
+                    uint64_t *depth)
+{
+    if (!depth)
+        return weights_best(logits, n, by, weights);
+    *depth = 0;
+    return weigh_best(logits, n, by, weights, depth);
+}
+
+BODY double sum_exp_body(const float *logits, int32_t n, float max)
+{
+    double total = 0;
+    for (int32_t block = 0; block < n; block += SUM_BLOCK) {
+        int32_t end = n - block < SUM_BLOCK ? n : block + SUM_BLOCK, i = block;
+        lanes sum = {0}, e;
+        for (; i + LANES <= end; i += LANES) {
+            exp2_lanes(logits + i, max, LOG2E, &e);
+            sum += e;
+        }
+        if (i < end) {
+            float tail[LANES];
+            for (int32_t k = 0; k < LANES; k++)
+                tail[k] = i + k < end ? logits[i + k] : -INFINITY;
+            exp2_lanes(tail, max, LOG2E, &e);
+            sum += e;
+        }
+        for (int32_t k = 0; k < LANES; k++)
+            total += (double)sum[k];
+    }
+    return total;
+}
+FOR_EACH_CPU(double, sum_exp, (const float *logits, int32_t n, float max), (logits, n, max))
+
+double scan_sum_exp(const float *logits, int32_t n, float max)
+{
+    return sum_exp_best(logits, n, max);
+}
+
+BODY void nearness_body(const float *logits, int32_t n, const struct scale *by, float centre, float *keys)
+{
+    int32_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        lanes x;
+        words bits;
+        memcpy(&x, logits + i, sizeof x);
+        x = (by->max - x) * by->factor - centre;
+        memcpy(&bits, &x, sizeof bits);
+        bits |= 0x80000000u; /* minus the absolute value */
+        memcpy(keys + i, &bits, sizeof bits);
+    }
+    for (; i < n; i++)
+        keys[i] = -fabsf((by->max - logits[i]) * by->factor - centre);
+}
+FOR_EACH_CPU(void, nearness,
+             (const float *logits, int32_t n, const struct scale *by, float centre, float *keys),
+             (logits, n, by, centre, keys))
+
+void scan_nearness(const float *logits, int32_t n, const struct scale *by, float centre, float *keys)
+{
+    nearness_best(logits, n, by, centre, keys);
+}
+
+BODY void ones_body(const float *logits, int32_t n, uint32_t *weights)
+{
+    int32_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        lanes x;
+        memcpy(&x, logits + i, sizeof x);
+        mask bits = (x > -INFINITY) & 1;
+        memcpy(weights + i, &bits, sizeof bits);
+    }
+    for (; i < n; i++)
+        weights[i] = logits[i] > -INFINITY;
+}
+FOR_EACH_CPU(void, ones, (const float *logits, int32_t n, uint32_t *weights), (logits, n, weights))
+
+void scan_ones(const float *logits, int32_t n, uint32_t *weights)
+{
+    ones_best(logits, n, weights);
+}
+
+BODY void block_sums_body(const uint32_t *weights, int32_t n, uint64_t *to)
+{
+    for (int32_t block = 0; block < n; block += SUM_BLOCK) {
+        int32_t end = n - block < SUM_BLOCK ? n : block + SUM_BLOCK, i = block;
+        struct sums sums = {{0}, {0}};
+        uint64_t rest = 0;
+        for (; i + LANES <= end; i += LANES) {
+            words w;
+            memcpy(&w, weights + i, sizeof w);
+            add_words(&sums, &w);
+        }
+        for (; i < end; i++)
+            rest += weights[i];
+        to[block / SUM_BLOCK] = rest + sum_of(&sums);
+    }
+}
+FOR_EACH_CPU(void, block_sums, (const uint32_t *weights, int32_t n, uint64_t *to), (weights, n, to))
+
+void scan_block_sums(const uint32_t *weights, int32_t n, uint64_t *to)
+{
+    block_sums_best(weights, n, to);
+}
+
+/* Is a mask all zero? */
+BODY int32_t is_none(const mask *m)
+{
+    int64_t parts __attribute__((vector_size(LANES * 4)));
+    memcpy(&parts, m, sizeof parts);
+    return (parts[0] | parts[1] | parts[2] | parts[3]) == 0;
+}
+
+/* Is any of LANES keys between? */
+BODY int32_t any_between(const float *keys, float top, float bottom)
+{
+    lanes k;
+    memcpy(&k, keys, sizeof k);
+    mask any = (k > bottom) & (k <= top);
+    return !is_none(&any);
+}
+
+/* *sums gets what is above; starts[] where of LANES keys some are between. Returns how many: no branch depends on that. */
+BODY int32_t split_some(const float *keys, const uint32_t *weights, int32_t n, float top, float bottom,
+                        struct sums *to, int32_t *starts)
+{
+    struct sums sums = {{0}, {0}};
+    int32_t count = 0;
+    for (int32_t i = 0; i + LANES <= n; i += LANES) {
+        lanes k;
+        words w;
+        memcpy(&k, keys + i, sizeof k);
+        memcpy(&w, weights + i, sizeof w);
+        mask above = k > top, between = (k > bottom) & ~above;
+        w &= (words)above;
+        add_words(&sums, &w);
+        starts[count] = i;
+        count += !is_none(&between);
+    }
+    *to = sums;
+    return count;
+}
+
+BODY void take_between(const struct part *from, int32_t start, int32_t end, float top, float bottom,
+                       struct part *in)
+{
+    int32_t n = in->n;
+    for (int32_t i = start; i < end; i++) {
+        in->keys[n] = from->keys[i];
+        in->weights[n] = from->weights[i];
+        in->at[n] = from->at ? from->at[i] : i;
+        n += (from->keys[i] > bottom) & (from->keys[i] <= top);
+    }
+    in->n = n;
+}
+
+BODY uint64_t split_body(const struct part *from, float top, float bottom, struct part *in)
+{
+    enum { AT_ONCE = 4096 };
+    int32_t starts[AT_ONCE / LANES];
+    uint64_t total = 0;
+    int32_t i = 0;
+    in->n = 0;
+    while (from->n - i >= LANES) {
+        struct sums sums;
+        int32_t some = from->n - i < AT_ONCE ? (from->n - i) / LANES * LANES : AT_ONCE;
+        int32_t n = split_some(from->keys + i, from->weights + i, some, top, bottom, &sums, starts);
+        total += sum_of(&sums);
+        for (int32_t k = 0; k < n; k++)
+            take_between(from, i + starts[k], i + starts[k] + LANES, top, bottom, in);
+        i += some;
+    }
+    take_between(from, i, from->n, top, bottom, in);
+    for (; i < from->n; i++)
+        total += from->keys[i] > top ? from->weights[i] : 0;
+    return total;
+}
+FOR_EACH_CPU(uint64_t, split, (const struct part *from, float top, float bottom, struct part *in),
+             (from, top, bottom, in))
+
+uint64_t scan_split(const struct part *from, float top, float bottom, struct part *in)
+{
+    return split_best(from, top, bottom, in);
+}
+
+BODY int32_t count_body(const float *keys, int32_t n, float at_least)
+{
+    mask counts = {0};
+    int32_t count = 0, i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        lanes x;
+        memcpy(&x, keys + i, sizeof x);
+        counts -= x >= at_least;
+    }
+    for (; i < n; i++)
+        count += keys[i] >= at_least;
+    for (int32_t k = 0; k < LANES; k++)
+        count += counts[k];
+    return count;
+}
+FOR_EACH_CPU(int32_t, count, (const float *keys, int32_t n, float at_least), (keys, n, at_least))
+
+int32_t scan_count(const float *keys, int32_t n, float at_least)
+{
+    return count_best(keys, n, at_least);
+}
+
+BODY void mask_body(const float *keys, int32_t n, float at_least, uint32_t *weights)
+{
+    int32_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        lanes k;
+        words v;
+        memcpy(&k, keys + i, sizeof k);
+        memcpy(&v, weights + i, sizeof v);
+        v &= (words)(k >= at_least);
+        memcpy(weights + i, &v, sizeof v);
+    }
+    for (; i < n; i++)
+        weights[i] = keys[i] >= at_least ? weights[i] : 0;
+}
+FOR_EACH_CPU(void, mask, (const float *keys, int32_t n, float at_least, uint32_t *weights),
+             (keys, n, at_least, weights))
+
+BODY void cut_body(const float *keys, int32_t n, float at_least, float *logits)
+{
+    int32_t i = 0;
+    const lanes out = (lanes){0} - INFINITY;
+    for (; i + LANES <= n; i += LANES) {
+        lanes k, x;
+        mask a, b;
+        memcpy(&k, keys + i, sizeof k);
+        memcpy(&a, logits + i, sizeof a);
+        memcpy(&b, &out, sizeof b);
+        mask is_kept = k >= at_least;
+        a = (a & is_kept) | (b & ~is_kept);
+        memcpy(&x, &a, sizeof x);
+        memcpy(logits + i, &x, sizeof x);
+    }
+    for (; i < n; i++)
+        logits[i] = keys[i] >= at_least ? logits[i] : -INFINITY;
+}
+FOR_EACH_CPU(void, cut, (const float *keys, int32_t n, float at_least, float *logits),
+             (keys, n, at_least, logits))
+
+void scan_cut(const float *keys, int32_t n, float at_least, float *logits, uint32_t *weights)
+{
+    if (weights)
+        mask_best(keys, n, at_least, weights);
+    cut_best(keys, n, at_least, logits);
 }
 
 /* Is any of SCAN_BLOCK logits at least / above the limit? */
@@ -198,33 +485,40 @@ BODY int32_t any_above_body(const float *logits, float limit, int32_t or_equal)
         memcpy(&x, logits + i, sizeof x);
         any |= or_equal ? (mask)(x >= limit) : (mask)(x > limit);
     }
-    int64_t parts[4];
-    memcpy(parts, &any, sizeof parts);
-    return (parts[0] | parts[1] | parts[2] | parts[3]) != 0;
+    return !is_none(&any);
 }
 
-BODY int32_t gather_body(const float *logits, int32_t n, float at_least, struct cand *out)
+/* at[] = where keys are at least the limit, in order. */
+BODY int32_t gather_body(const float *keys, int32_t n, float at_least, int32_t *at)
 {
+    const float below = nextafterf(at_least, -INFINITY);
     int32_t count = 0, i = 0;
     while (i < n) {
         int32_t end = i + SCAN_BLOCK <= n ? i + SCAN_BLOCK : n;
-        if (end - i == SCAN_BLOCK && !any_above_body(logits + i, at_least, 1)) {
+        if (end - i == SCAN_BLOCK && !any_above_body(keys + i, at_least, 1)) {
             i = end;
             continue;
         }
-        for (; i < end; i++) {
-            if (logits[i] >= at_least)
-                out[count++] = (struct cand){logits[i], i};
+        while (i < end) {
+            int32_t some = end - i < LANES ? end - i : LANES;
+            if (some == LANES && !any_between(keys + i, INFINITY, below)) {
+                i += LANES;
+                continue;
+            }
+            for (int32_t last = i + some; i < last; i++) {
+                at[count] = i;
+                count += keys[i] >= at_least;
+            }
         }
     }
     return count;
 }
-FOR_EACH_CPU(int32_t, gather, (const float *logits, int32_t n, float at_least, struct cand *out),
-             (logits, n, at_least, out))
+FOR_EACH_CPU(int32_t, gather, (const float *keys, int32_t n, float at_least, int32_t *at),
+             (keys, n, at_least, at))
 
-int32_t scan_gather(const float *logits, int32_t n, float at_least, struct cand *out)
+int32_t scan_gather(const float *keys, int32_t n, float at_least, int32_t *at)
 {
-    return gather_best(logits, n, at_least > -FLT_MAX ? at_least : -FLT_MAX, out);
+    return gather_best(keys, n, at_least, at);
 }
 
 /* Does a come behind b in the order of results? */
@@ -300,73 +594,11 @@ static int compare(const void *a, const void *b)
     return is_behind(*x, *y) ? 1 : is_behind(*y, *x) ? -1 : 0;
 }
 
-/* Sort key: lower for a higher logit. */
-static uint32_t sort_key(float logit)
-{
-    uint32_t bits;
-    float value = logit == 0 ? 0 : logit; /* -0 equals 0 */
-    memcpy(&bits, &value, sizeof bits);
-    return bits & 0x80000000u ? bits : ~(bits | 0x80000000u);
-}
-
-static int32_t is_in_id_order(const struct cand *list, int32_t n)
-{
-    for (int32_t i = 1; i < n; i++) {
-        if (list[i].id < list[i - 1].id)
-            return 0;
-    }
-    return 1;
-}
-
-void cand_sort(struct cand *list, struct cand *scratch, int32_t n)
-{
-    enum { BITS = 11, BUCKETS = 1 << BITS };
-    if (n < RADIX_MIN || !is_in_id_order(list, n)) {
-        qsort(list, (size_t)n, sizeof *list, compare);
-        return;
-    }
-    for (int32_t shift = 0; shift < 32; shift += BITS) { /* stable, so ids stay in order within a logit */
-        int32_t place[BUCKETS] = {0};
-        for (int32_t i = 0; i < n; i++)
-            place[sort_key(list[i].logit) >> shift & (BUCKETS - 1)]++;
-        for (int32_t b = 0, sum = 0; b < BUCKETS; b++) {
-            int32_t count = place[b];
-            place[b] = sum;
-            sum += count;
-        }
-        for (int32_t i = 0; i < n; i++)
-            scratch[place[sort_key(list[i].logit) >> shift & (BUCKETS - 1)]++] = list[i];
-        struct cand *swap = list;
-        list = scratch;
-        scratch = swap;
-    }
-    memcpy(scratch, list, (size_t)n * sizeof *list); /* three passes: the result is in the caller's scratch */
-}
-
 int32_t scan_top_k(const float *logits, int32_t n, int32_t k, struct cand *out)
 {
     int32_t count = select_heap(logits, n, k < n ? k : n, out);
     qsort(out, (size_t)count, sizeof *out, compare);
     return count;
-}
-
-BODY void divide_body(float *logits, int32_t n, float max, float divisor)
-{
-    int32_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        lanes x;
-        memcpy(&x, logits + i, sizeof x);
-        x = (x - max) / divisor;
-        memcpy(logits + i, &x, sizeof x);
-    }
-    for (; i < n; i++)
-        logits[i] = (logits[i] - max) / divisor;
-}
-FOR_EACH_CPU(void, divide, (float *logits, int32_t n, float max, float divisor), (logits, n, max, divisor))
-
-void scan_divide(float *logits, int32_t n, float max, float divisor)
-{
-    divide_best(logits, n, max, divisor);
 }
 
 static float logprob(float logit, double log_total)
@@ -384,7 +616,7 @@ int32_t sharpi_logits_top(const float *logits, int32_t n_vocab, int32_t k, struc
     for (int32_t i = highest; i < n_vocab; i = next_above_best(logits, n_vocab, i + 1, logits[i]))
         highest = i;
     float limit = -INFINITY, max = highest < n_vocab ? logits[highest] : -INFINITY;
-    double total = scan_sum_exp(logits, n_vocab, max, NULL);
+    double total = scan_sum_exp(logits, n_vocab, max);
     double log_total = log(total > 0 ? total : 1) + (double)max;
     if (chosen)
         *chosen = chosen_id >= 0 && chosen_id < n_vocab ? logprob(logits[chosen_id], log_total) : -INFINITY;

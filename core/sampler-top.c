@@ -3,11 +3,11 @@
 
 #include <float.h>
 #include <math.h>
+#include <stdlib.h>
 
 #include "sampler-internal.h"
 
-/* Whether the stage leaves every view as it is. */
-static int32_t is_off(const struct sharpi_sampler_params *p, enum stage stage)
+int32_t stage_is_off(const struct sharpi_sampler_params *p, enum stage stage)
 {
     switch (stage) {
     case STAGE_BIAS:
@@ -38,7 +38,7 @@ uint32_t sharpi_sampler_reach(const struct sharpi_sampler *sampler)
     const int32_t greedy = p->temperature == 0;
     for (int32_t i = 0; i < sampler->n_chain; i++) {
         enum stage stage = sampler->chain[i];
-        if (is_off(p, stage) || (greedy && !stage_changes_logits(stage)))
+        if (stage_is_off(p, stage) || (greedy && !stage_changes_logits(stage)))
             continue;
         if (stage != STAGE_TOP_K || p->top_k > SHARPI_TOP_MAX || p->top_k >= sampler->n_vocab)
             return 0;
@@ -47,17 +47,29 @@ uint32_t sharpi_sampler_reach(const struct sharpi_sampler *sampler)
     return greedy ? 1 : 0;
 }
 
+static int by_id(const void *a, const void *b)
+{
+    const struct cand *x = a, *y = b;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
 int32_t sharpi_sampler_sample_top(struct sharpi_sampler *sampler, const int32_t *ids, const float *logits,
                                   uint32_t n)
 {
-    struct view v = {.list = sampler->list, .sorted = 1};
+    struct cand top[SHARPI_TOP_MAX];
     const uint32_t reach = sharpi_sampler_reach(sampler);
+    int32_t n_top = 0;
     n = reach && reach < n ? reach : n;
-    for (uint32_t i = 0; i < n && v.n_list < sampler->n_vocab; i++) {
+    for (uint32_t i = 0; i < n && n_top < SHARPI_TOP_MAX && n_top < sampler->n_vocab; i++) {
         if (logits[i] > -INFINITY) /* NaN is not */
-            v.list[v.n_list++] = (struct cand){logits[i] > FLT_MAX ? FLT_MAX : logits[i], ids[i]};
+            top[n_top++] = (struct cand){logits[i] > FLT_MAX ? FLT_MAX : logits[i], ids[i]};
     }
-    return sample_view(sampler, &v);
+    qsort(top, (size_t)n_top, sizeof *top, by_id);
+    for (int32_t i = 0; i < n_top; i++) {
+        sampler->list_logits[i] = top[i].logit;
+        sampler->list_ids[i] = top[i].id;
+    }
+    return sample_view(sampler, sampler->list_logits, sampler->list_ids, n_top);
 }
 
 uint32_t sharpi_logits_candidates(float *logits, uint32_t n_vocab, uint32_t k, int32_t *ids, float *values,
@@ -72,6 +84,6 @@ uint32_t sharpi_logits_candidates(float *logits, uint32_t n_vocab, uint32_t k, i
         values[i] = best[i].logit;
     }
     if (log_sum)
-        *log_sum = n ? max + (float)log(scan_sum_exp(logits, (int32_t)n_vocab, max, NULL)) : -INFINITY;
+        *log_sum = n ? max + (float)log(scan_sum_exp(logits, (int32_t)n_vocab, max)) : -INFINITY;
     return (uint32_t)n;
 }

@@ -123,19 +123,30 @@ static int32_t check_ids(const struct sharpi_sampler_params *p, int32_t n_vocab,
     return SHARPI_OK;
 }
 
+static int32_t allocate_part(struct part *part, size_t n)
+{
+    part->keys = malloc(n * sizeof *part->keys);
+    part->weights = malloc(n * sizeof *part->weights);
+    part->at = malloc(n * sizeof *part->at);
+    return part->keys && part->weights && part->at;
+}
+
 static int32_t allocate(struct sharpi_sampler *s, struct sharpi_error *err)
 {
     size_t n = (size_t)s->n_vocab;
     s->counts = calloc(n, sizeof *s->counts);
     s->repeats = calloc(n, sizeof *s->repeats);
-    s->list = malloc(n * sizeof *s->list);
-    s->sort_scratch = malloc(n * sizeof *s->sort_scratch);
+    s->list_logits = malloc(n * sizeof *s->list_logits);
+    s->list_ids = malloc(n * sizeof *s->list_ids);
     s->weights = malloc(n * sizeof *s->weights);
+    s->keys = malloc(n * sizeof *s->keys);
+    s->kept = malloc(n * sizeof *s->kept);
     s->block_sums = malloc((n / SUM_BLOCK + 1) * sizeof *s->block_sums);
+    int32_t parts = allocate_part(&s->parts[0], n) && allocate_part(&s->parts[1], n);
     s->bias = malloc(s->params.n_bias * sizeof *s->bias + 1);
     s->is_breaker = s->params.n_dry_breakers > 0 ? calloc(n, 1) : NULL;
-    if (!s->counts || !s->repeats || !s->list || !s->sort_scratch || !s->weights || !s->block_sums ||
-        !s->bias || (s->params.n_dry_breakers > 0 && !s->is_breaker))
+    if (!s->counts || !s->repeats || !s->list_logits || !s->list_ids || !s->weights || !s->keys || !s->kept ||
+        !s->block_sums || !parts || !s->bias || (s->params.n_dry_breakers > 0 && !s->is_breaker))
         return sharpi_fail(err, SHARPI_ENOMEM, "no memory for a sampler over %d tokens", s->n_vocab);
     return SHARPI_OK;
 }
@@ -186,9 +197,16 @@ void sharpi_sampler_destroy(struct sharpi_sampler *sampler)
     free(sampler->lengths);
     free(sampler->counts);
     free(sampler->repeats);
-    free(sampler->list);
-    free(sampler->sort_scratch);
+    free(sampler->list_logits);
+    free(sampler->list_ids);
     free(sampler->weights);
+    free(sampler->keys);
+    free(sampler->kept);
+    for (int32_t i = 0; i < 2; i++) {
+        free(sampler->parts[i].keys);
+        free(sampler->parts[i].weights);
+        free(sampler->parts[i].at);
+    }
     free(sampler->block_sums);
     free(sampler);
 }
@@ -275,8 +293,9 @@ int32_t stage_changes_logits(enum stage stage)
     return stage == STAGE_BIAS || stage == STAGE_PENALTIES || stage == STAGE_DRY;
 }
 
-int32_t sample_view(struct sharpi_sampler *sampler, struct view *v)
+int32_t sample_view(struct sharpi_sampler *sampler, float *logits, const int32_t *ids, int32_t n)
 {
+    struct view v = {.logits = logits, .ids = ids, .n = n, .scale = {.factor = 1}};
     static void (*const stages[N_STAGES])(struct sharpi_sampler *, struct view *) = {
         [STAGE_BIAS] = apply_bias,
         [STAGE_PENALTIES] = apply_penalties,
@@ -290,16 +309,18 @@ int32_t sample_view(struct sharpi_sampler *sampler, struct view *v)
     };
     int32_t greedy = sampler->params.temperature == 0;
     for (int32_t i = 0; i < sampler->n_chain; i++) {
-        if (!greedy || stage_changes_logits(sampler->chain[i]))
-            stages[sampler->chain[i]](sampler, v);
+        const enum stage stage = sampler->chain[i];
+        if (stage_is_off(&sampler->params, stage) || (greedy && !stage_changes_logits(stage)))
+            continue;
+        view_cut_tail(sampler, &v);
+        stages[stage](sampler, &v);
     }
-    return greedy ? draw_highest(v) : draw(sampler, v);
+    return greedy ? draw_highest(&v) : draw(sampler, &v);
 }
 
 int32_t sharpi_sampler_sample(struct sharpi_sampler *sampler, float *logits, int32_t n_vocab)
 {
-    struct view v = {.logits = logits, .n = n_vocab, .dense = 1};
-    return n_vocab > sampler->n_vocab || n_vocab <= 0 ? -1 : sample_view(sampler, &v);
+    return n_vocab > sampler->n_vocab || n_vocab <= 0 ? -1 : sample_view(sampler, logits, NULL, n_vocab);
 }
 
 static int32_t contains(struct sharpi_str piece, const char *text, size_t n)
