@@ -125,7 +125,7 @@ int32_t sharpi_prefix_fork(struct sharpi_prefix_tree *tree, const struct sharpi_
     struct prefix_node *node = match->last;
     uint32_t c;
     *cursor = (struct sharpi_prefix_cursor){.n_pages = match->length / SHARPI_KV_PAGE};
-    if (match->length == 0)
+    if (!node)
         return SHARPI_OK;
     touch(tree, node, match->length, 0);
     for (c = 0; c < tree->n_classes; c++) {
@@ -134,7 +134,9 @@ int32_t sharpi_prefix_fork(struct sharpi_prefix_tree *tree, const struct sharpi_
         for (; at->parent && at->index >= first; at = at->parent)
             sharpi_kv_seq_share(seq, c, at->index, at->held[c].page);
     }
-    follow(cursor, match->length % SHARPI_KV_PAGE == 0 ? node : node->parent->parent ? node->parent : NULL);
+    if (match->length % SHARPI_KV_PAGE)
+        node = node->parent;
+    follow(cursor, node && node->parent ? node : NULL);
     return sharpi_kv_seq_fork(seq, match->length, err);
 }
 

@@ -248,9 +248,9 @@ int32_t scheduler_make_room(struct sharpi_scheduler *s)
 {
     struct request *r, *newest = s->running.first;
     uint32_t c = short_class(s);
-    if (c == s->model->n_classes)
+    if (c == s->model->n_classes || !newest)
         return 1;
-    for (r = s->running.first; r; r = r->next) {
+    for (r = newest->next; r; r = r->next) {
         if (r->order > newest->order)
             newest = r;
     }

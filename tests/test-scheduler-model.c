@@ -159,7 +159,7 @@ static void long_prompt_does_not_stall_others(void)
         slow += i > 0 && sharpi_seconds_bounds[i - 1] >= 0.2 ? n : 0;
     }
     fprintf(stderr,
-            "  %u tokens of prompt beside 4 answers: %.1f s, %llu tokens meanwhile, %llu of them later than "
+            "  %d tokens of prompt beside 4 answers: %.1f s, %llu tokens meanwhile, %llu of them later than "
             "200 ms; "
             "%.2g s a prompt token, %.2g s a decode step\n",
             LONG_PROMPT, a[4].usage.times.first_token - a[4].usage.times.started, (unsigned long long)all,
