@@ -174,9 +174,11 @@ struct logit_keys {
     }
 };
 
-/* The k-th greatest key, four bits at a time. */
-template <typename Keys> static __device__ uint64_t find_kth(const Keys &keys, uint32_t k, pick_shared *s)
+/* The k-th greatest key, four bits at a time; or something below it that at most `enough` keys reach. */
+template <typename Keys>
+static __device__ uint64_t find_kth(const Keys &keys, uint32_t k, uint32_t enough, pick_shared *s)
 {
+    const uint32_t wanted = k;
     uint64_t prefix = 0;
     for (int shift = Keys::BITS - 4; shift >= 0; shift -= 4) {
         uint32_t digit = 15, *bins = s->bins[shift / 4 % 2];
@@ -194,6 +196,8 @@ template <typename Keys> static __device__ uint64_t find_kth(const Keys &keys, u
         while (digit > 0 && bins[digit] < k)
             k -= bins[digit--];
         prefix |= (uint64_t)digit << shift;
+        if (wanted - k + bins[digit] <= enough)
+            break;
     }
     return prefix;
 }
@@ -238,7 +242,7 @@ static __device__ uint32_t pick_chunks(const topk_params &p, uint32_t row, pick_
     if (threadIdx.x == 0)
         s->n_list = 0;
     if (p.job.k <= p.n_chunks)
-        bound = (uint32_t)find_kth(keys, p.job.k, s);
+        bound = (uint32_t)find_kth(keys, p.job.k, 2 * p.job.k, s);
     __syncthreads();
     keys.visit([&](uint64_t key, bool exists, uint32_t i) {
         append(&s->n_list, s->list, p.n_chunks, exists && key >= bound, i);
@@ -276,7 +280,7 @@ static __global__ void __launch_bounds__(PICK_THREADS) topk_pick(const __grid_co
     logit_keys keys = {&p.job, logits_of(p.job, row), s->list, s->n_list * CHUNK};
     n = gather(keys, (uint64_t)bound << 32, s);
     if (n > CANDIDATES)
-        n = gather(keys, find_kth(keys, p.job.k, s), s);
+        n = gather(keys, find_kth(keys, p.job.k, p.job.k, s), s);
     for (uint32_t i = threadIdx.x; i < n; i += PICK_THREADS) {
         uint64_t own = s->candidates[i];
         uint32_t rank = 0;
