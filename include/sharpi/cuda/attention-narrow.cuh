@@ -233,16 +233,16 @@ struct narrow_block
 #pragma unroll
                 for (uint32_t i = 0; i < 4; i++)
                     y[i] = o[c][i / 2][i % 2 * 2 + r] * factor;
-                if (F::v_column(1, 0) == 1) { /* four tiles side by side */
+                if constexpr (F::v_column(1, 0) == 1) { /* four tiles side by side */
                     if (col < d)
                         *(float4 *)(out + col + F::v_column(0, lane / 4)) =
                             make_float4(y[0], y[1], y[2], y[3]);
-                    continue;
-                }
+                } else {
 #pragma unroll
-                for (uint32_t i = 0; i < 4; i++)
-                    if (col + F::v_column(i, lane / 4) < d)
-                        out[col + F::v_column(i, lane / 4)] = y[i];
+                    for (uint32_t i = 0; i < 4; i++)
+                        if (col + F::v_column(i, lane / 4) < d)
+                            out[col + F::v_column(i, lane / 4)] = y[i];
+                }
             }
         }
         __syncthreads();
