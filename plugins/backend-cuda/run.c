@@ -103,6 +103,7 @@ static int launch_attention(const struct run *run, const struct launch *launch)
     args.max_tokens = run->n_tokens;
     args.max_seqs = run->n_seqs;
     args.max_seq_tokens = run->max_seq_tokens;
+    args.overlaps = run->program->device->overlap;
     return a->kernels->attention(&args, run->stream);
 }
 
