@@ -60,7 +60,8 @@ static int32_t read_numbers(const json_t *body, struct sharpi_sampler_params *pa
 {
     for (size_t i = 0; i < sizeof float_fields / sizeof *float_fields; i++) {
         const struct float_field *f = &float_fields[i];
-        float *to = (float *)((char *)params + f->at);
+        void *at = (char *)params + f->at;
+        float *to = at;
         double value = (double)*to;
         if (json_read_number(body, f->key, f->min, f->max, &value, error))
             return -1;
@@ -68,7 +69,8 @@ static int32_t read_numbers(const json_t *body, struct sharpi_sampler_params *pa
     }
     for (size_t i = 0; i < sizeof int_fields / sizeof *int_fields; i++) {
         const struct int_field *f = &int_fields[i];
-        int32_t *to = (int32_t *)((char *)params + f->at);
+        void *at = (char *)params + f->at;
+        int32_t *to = at;
         int64_t value = *to;
         if (json_read_int(body, f->key, f->min, INT32_MAX, &value, error))
             return -1;

@@ -33,18 +33,8 @@ static void check(int32_t condition)
 /* A vocabulary with a byte for everything, marks of reasoning, and some words. */
 static void make_tokenizer(void)
 {
-    static const char *const words[] = {"a",
-                                        "b",
-                                        "e",
-                                        "n",
-                                        "d",
-                                        "en",
-                                        "end",
-                                        "\xe2\x96\x81",
-                                        "\xe2\x96\x81"
-                                        "a",
-                                        "\n",
-                                        NULL};
+    static const char *const words[] = {"a",   "b",  "e", "n", "d", "en", "end", "\xe2\x96\x81",
+                                        "the", "\n", NULL};
     static struct vocab_token tokens[300];
     static char names[256][8];
     struct vocab vocab = {.model = "llama", .tokens = tokens, .bos = 1};

@@ -9,10 +9,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-void *malloc(size_t n);
-void *calloc(size_t n, size_t size);
-void *realloc(void *old, size_t n);
-
 extern void *__libc_malloc(size_t n);
 extern void *__libc_calloc(size_t n, size_t size);
 extern void *__libc_realloc(void *old, size_t n);
@@ -47,17 +43,17 @@ static int fails(void)
     return 1;
 }
 
-void *malloc(size_t n)
+void *malloc(size_t __size)
 {
-    return fails() ? NULL : __libc_malloc(n);
+    return fails() ? NULL : __libc_malloc(__size);
 }
 
-void *calloc(size_t n, size_t size)
+void *calloc(size_t __nmemb, size_t __size)
 {
-    return fails() ? NULL : __libc_calloc(n, size);
+    return fails() ? NULL : __libc_calloc(__nmemb, __size);
 }
 
-void *realloc(void *old, size_t n)
+void *realloc(void *__ptr, size_t __size)
 {
-    return fails() ? NULL : __libc_realloc(old, n);
+    return fails() ? NULL : __libc_realloc(__ptr, __size);
 }
