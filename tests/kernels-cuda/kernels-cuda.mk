@@ -10,14 +10,14 @@ tests_kernels_cuda_libtests_la_SOURCES = \
 	plugins/kv-float/kv-float-c.c \
 	plugins/kv-q8_0/q8_0-c.c \
 	tests/kernels-cuda/attention.cu \
+	tests/kernels-cuda/main.cu \
 	tests/kernels-cuda/matmul.cu \
 	tests/kernels-cuda/moe.cu \
 	tests/kernels-cuda/rows.cu
 tests_kernels_cuda_libtests_la_CFLAGS = $(AM_CFLAGS) -O3
 
 check_PROGRAMS += tests/test-kernels-cuda
-tests_test_kernels_cuda_SOURCES = tests/kernels-cuda/main.c
-tests_test_kernels_cuda_CPPFLAGS = $(AM_CPPFLAGS) $(CUDA_CPPFLAGS)
+tests_test_kernels_cuda_SOURCES = # main is in the library too: automake cannot compile .cu files of a program
 tests_test_kernels_cuda_LDADD = tests/kernels-cuda/libtests.la plugins/backend-cuda/libcuda.la $(CUDA_LIBS) -lm
 
 # Programs on paper, for which no GPU is needed.

@@ -7,8 +7,10 @@
 
 #include <cuda_runtime_api.h>
 
+extern "C" {
 int test_matmul(int bench);
 int test_attention(int bench);
+}
 int test_rows(int bench);
 int test_moe(int bench);
 
