@@ -10,7 +10,7 @@ struct matmul_blas; /* cublasLt, loaded at run time (matmul-blas.c) */
 struct matmul_context {
     int device, n_sms, overlap; /* overlap: programmatic dependent launch works */
     int shared_bytes;           /* most dynamic shared memory of a block */
-    int gemv_blocks;            /* per SM, of a launch with few rows */
+    int gemv_blocks;            /* per SM, of a launch with few rows; 0: chosen */
     int has_wide, wide;         /* the tile kernels on wgmma can be used */
     struct matmul_blas *blas;   /* or NULL */
 };

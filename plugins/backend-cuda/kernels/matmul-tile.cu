@@ -54,7 +54,7 @@ extern "C" int matmul_tile_prepare(struct matmul_context *ctx)
     if (e)
         return e;
     ctx->has_wide = attributes.sharedSizeBytes > 0;
-    ctx->wide = 0;
+    ctx->wide = ctx->has_wide;
 #define PREPARE(TYPE)                                                                                        \
     for (int size = 0; size < TILE_SIZES; size++) {                                                          \
         e = (int)cudaFuncSetAttribute((const void *)kernels_of(TYPE)->kernel[size],                          \
