@@ -55,7 +55,8 @@ struct act_fragment {
 
 /* Fragment f of a slab. `whole`: the row does not end in the slab; past its end are zeros. */
 template <int NT>
-static __device__ __forceinline__ act_fragment act_load(const gemv_lane<NT> &l, uint32_t slab_index, int f, bool whole)
+static __device__ __forceinline__ act_fragment act_load(const gemv_lane<NT> &l, uint32_t slab_index, int f,
+                                                        bool whole)
 {
     constexpr int each = 8 / NT;
     act_fragment x;
