@@ -7,6 +7,8 @@
 #include "rows-fused.cuh"
 
 #define ROWS_NO_MATCH -1
+#define NORMS_FEW                                                                                            \
+    512u /* chunks that few rows leave to one chunk a thread; more warps wait longer for each other */
 
 /* The ops of a chain that run in this launch. */
 struct match_chain {
@@ -151,9 +153,9 @@ static int32_t launch_norms(const match_launch *l, const norms_params *p)
 {
     const uint32_t chunks = divide_up(p->width, 64) * 16;
     const bool few = l->n_rows <= 2 * l->n_sms;
-    if (chunks <= (few ? 1024u : 256u))
+    if (chunks <= (few ? NORMS_FEW : 256u))
         return launch_norms_by<1>(l, p);
-    if (chunks <= (few ? 2048u : 512u))
+    if (chunks <= (few ? 2 * NORMS_FEW : 512u))
         return launch_norms_by<2>(l, p);
     return chunks <= 4096 ? launch_norms_by<4>(l, p) : ROWS_NO_MATCH;
 }
