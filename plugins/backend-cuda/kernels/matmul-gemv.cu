@@ -448,21 +448,10 @@ static void fill_part(gemv_part *to, const struct matmul_part *part)
     to->epilogue = part->epilogue;
 }
 
-/* Blocks per SM, as measured: fewer leave room for the next launch to begin, more hide the latency of short ones. */
-static uint32_t pick_blocks(const struct matmul_context *ctx, const gemv_params *a, int mode, int grouped)
-{
-    const uint64_t bytes = (uint64_t)a->n_units * a->n_passes * a->part[0].group_bytes;
-    if (ctx->gemv_blocks)
-        return (uint32_t)ctx->gemv_blocks;
-    if (mode == GEMV_FLOAT)
-        return 3;
-    return mode == GEMV_Q1 && !grouped && bytes > (24 << 20) ? 1 : 2;
-}
-
 /* Warps per unit: the fewest slabs in a row for the busiest warp. */
-static uint32_t pick_team(uint32_t n_blocks, uint32_t n_units, uint32_t n_slabs)
+static uint32_t pick_team(const struct matmul_context *ctx, uint32_t n_units, uint32_t n_slabs)
 {
-    uint32_t best = 1, best_cost = ~0u, warps = n_blocks * GEMV_WARPS;
+    uint32_t best = 1, best_cost = ~0u, warps = (uint32_t)(ctx->n_sms * ctx->gemv_blocks) * GEMV_WARPS;
     for (uint32_t team = 1; team <= GEMV_WARPS && team <= n_slabs; team *= 2) {
         uint64_t rounds = ((uint64_t)n_units * team + warps - 1) / warps;
         uint32_t cost = (uint32_t)(rounds * ((n_slabs + team - 1) / team));
@@ -480,8 +469,7 @@ static int gemv_go(const struct matmul_context *ctx, gemv_params *a, int mode, i
     uint32_t tokens = (uint32_t)mode_tokens(mode), stage = 0, columns = mode >= GEMV_FLOAT ? 128 : 256;
 
     a->n_slabs = (a->n_in + columns - 1) / columns;
-    const uint32_t most = (uint32_t)ctx->n_sms * pick_blocks(ctx, a, mode, grouped);
-    a->team = pick_team(most, a->n_units, a->n_slabs * a->n_passes);
+    a->team = pick_team(ctx, a->n_units, a->n_slabs * a->n_passes);
     while (a->team > a->n_slabs)
         a->team /= 2;
     for (uint32_t i = 0; i < a->n_parts; i++)
@@ -492,7 +480,7 @@ static int gemv_go(const struct matmul_context *ctx, gemv_params *a, int mode, i
         a->n_stages = min((uint32_t)GEMV_MAX_STAGES, (shared_limit(ctx, per_sm) - sums) / GEMV_WARPS / stage);
     if (a->n_stages == 0)
         return (int)cudaErrorInvalidConfiguration;
-    uint32_t blocks = min(most, a->n_units);
+    uint32_t blocks = min((uint32_t)(ctx->n_sms * ctx->gemv_blocks), a->n_units);
     return launch_kernel(gemv_pick(mode, grouped), dim3(blocks), dim3(GEMV_THREADS),
                          (size_t)GEMV_WARPS * a->n_stages * stage + sums, stream, ctx->overlap, a);
 }

@@ -10,9 +10,9 @@ struct matmul_blas; /* cublasLt, loaded at run time (matmul-blas.c) */
 struct matmul_context {
     int device, n_sms, overlap; /* overlap: programmatic dependent launch works */
     int shared_bytes;           /* most dynamic shared memory of a block */
-    int gemv_blocks;            /* per SM, of a launch with few rows; 0: chosen */
-    int has_wide, wide;         /* the tile kernels on wgmma can be used */
-    struct matmul_blas *blas;   /* or NULL */
+    int gemv_blocks; /* per SM, of a launch with few rows: one leaves no room for the next launch to begin early */
+    int has_wide, wide;       /* the tile kernels on wgmma can be used */
+    struct matmul_blas *blas; /* or NULL */
 };
 
 #ifdef __cplusplus
