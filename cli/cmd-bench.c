@@ -140,10 +140,16 @@ static int32_t measure(const struct bench *b, struct sharpi_model *model, struct
     return status;
 }
 
+/* The rate of the unit that multiplies matrices: bf16 where it has units for that, which is where it is measured. */
+static double peak_rate(const struct sharpi_rates *rates)
+{
+    return 1e-9 * (rates->bf16_ops_per_s > 0 ? rates->bf16_ops_per_s : rates->int8_ops_per_s);
+}
+
 static void print_result(const struct bench *b, const struct result *r, const struct sharpi_rates *rates,
                          int first)
 {
-    double bandwidth = rates->read_bytes_per_s * 1e-9, peak = rates->int8_ops_per_s * 1e-9;
+    double bandwidth = rates->read_bytes_per_s * 1e-9, peak = peak_rate(rates);
     char test[64];
     snprintf(test, sizeof test, "%s %u%s", r->decode ? "decode" : "prefill", r->n, "");
     if (r->batch > 1)
@@ -183,16 +189,21 @@ static void print_head(const struct bench *b, const struct sharpi_model *model,
                                 &device, NULL);
     if (b->json) {
         printf("{\n  \"model\": \"%s\", \"arch\": \"%s\", \"parameters\": %llu, \"device\": \"%s\",\n"
-               "  \"read_gb_per_s\": %.2f, \"int8_gop_per_s\": %.1f, \"f32_gop_per_s\": %.1f,\n  "
+               "  \"read_gb_per_s\": %.2f, \"int8_gop_per_s\": %.1f, \"f32_gop_per_s\": %.1f, "
+               "\"bf16_gop_per_s\": %.1f,\n  "
                "\"results\": [\n",
                info.path, info.arch, (unsigned long long)info.n_parameters, device.name,
-               rates->read_bytes_per_s * 1e-9, rates->int8_ops_per_s * 1e-9, rates->f32_ops_per_s * 1e-9);
+               rates->read_bytes_per_s * 1e-9, rates->int8_ops_per_s * 1e-9, rates->f32_ops_per_s * 1e-9,
+               rates->bf16_ops_per_s * 1e-9);
         return;
     }
     printf("%s: %s, %.2f G parameters, %.2f GB of weights per decode step\n", info.path, info.arch,
            (double)info.n_parameters * 1e-9, (double)info.step_weight_bytes * 1e-9);
     if (model->ranges.n > 1)
         print_parts(model);
+    else if (rates->bf16_ops_per_s > 0)
+        printf("%s: reads %.1f GB/s, bf16 %.0f GOP/s\n", device.name, rates->read_bytes_per_s * 1e-9,
+               rates->bf16_ops_per_s * 1e-9);
     else
         printf("%s: reads %.1f GB/s, int8 %.0f GOP/s, f32 %.0f GOP/s\n", device.name,
                rates->read_bytes_per_s * 1e-9, rates->int8_ops_per_s * 1e-9, rates->f32_ops_per_s * 1e-9);
