@@ -8,7 +8,6 @@ EXTRA_DIST += \
 	NEWS \
 	README.md \
 	autogen.sh \
-	check \
 	data/models.ini \
 	packaging/bindist \
 	packaging/common.sh \
@@ -19,6 +18,10 @@ EXTRA_DIST += \
 	quickstart \
 	tests/installcheck.sh \
 	tests/valgrind-plugins.sh
+
+# The script `check` has the name of a target: as a file to be distributed, it would run that first.
+dist-hook:
+	cp -p $(srcdir)/check $(distdir)/check
 
 # What the scripts need to know of this build.
 SCRIPT_ENV = \

@@ -30,6 +30,22 @@ int fixtures_present(void)
     return access(path, R_OK) == 0;
 }
 
+int fixtures_engine(sharpi_log_fn *log, struct sharpi_engine **engine)
+{
+    struct sharpi_engine_options options = {
+        .size = sizeof options, .no_default_config = 1, .log = log, .log_level = SHARPI_LOG_WARN};
+    struct sharpi_error err = SHARPI_ERROR_INIT;
+    if (!fixtures_present()) {
+        fprintf(stderr, "skipped: no fixtures in $SHARPI_SHARED/fixtures\n");
+        return 77;
+    }
+    if (sharpi_engine_open(&options, engine, &err)) {
+        fprintf(stderr, "%s\n", err.text);
+        return 1;
+    }
+    return 0;
+}
+
 static int read_all(const char *name, const char *suffix, void *to, size_t n)
 {
     char path[512];

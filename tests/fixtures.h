@@ -23,6 +23,10 @@ extern const uint32_t n_fixtures;
 /* 0 when ../shared/fixtures is not there (tests then exit 77). */
 int fixtures_present(void);
 
+/* Opens an engine without configuration for tests of the fixtures; `log` may be NULL. Returns 0, or main's exit status
+ * after a line on stderr: 77 without fixtures, 1 without an engine. */
+int fixtures_engine(sharpi_log_fn *log, struct sharpi_engine **engine);
+
 struct fixture_data {
     int32_t tokens[FIXTURE_TOKENS];
     float *logits; /* [200, 320] */

@@ -218,18 +218,11 @@ static void ops_of_an_architecture_are_refused(void)
 
 int main(void)
 {
-    struct sharpi_engine_options options = {.size = sizeof options, .no_default_config = 1};
-    struct sharpi_error err = SHARPI_ERROR_INIT;
     unsigned failures;
+    int status;
     CU_pSuite suite;
-    if (!fixtures_present()) {
-        fprintf(stderr, "skipped: no fixtures in $SHARPI_SHARED/fixtures\n");
-        return 77;
-    }
-    if (sharpi_engine_open(&options, &engine, &err)) {
-        fprintf(stderr, "%s\n", err.text);
-        return 1;
-    }
+    if ((status = fixtures_engine(NULL, &engine)))
+        return status;
     backend.host = device.host = &engine->host;
     device.backend = &backend;
     device.matmul = &products;

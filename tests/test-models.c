@@ -502,19 +502,11 @@ static void what_cannot_be_honoured_is_refused(void)
 
 int main(void)
 {
-    struct sharpi_engine_options options = {
-        .size = sizeof options, .no_default_config = 1, .log = print_log, .log_level = 1};
-    struct sharpi_error err = SHARPI_ERROR_INIT;
     unsigned failures;
+    int status;
     CU_pSuite suite;
-    if (!fixtures_present()) {
-        fprintf(stderr, "skipped: no fixtures in $SHARPI_SHARED/fixtures\n");
-        return 77;
-    }
-    if (sharpi_engine_open(&options, &engine, &err)) {
-        fprintf(stderr, "%s\n", err.text);
-        return 1;
-    }
+    if ((status = fixtures_engine(print_log, &engine)))
+        return status;
     CU_initialize_registry();
     suite = CU_add_suite("models", NULL, NULL);
     CU_basic_set_mode(CU_BRM_VERBOSE);

@@ -312,18 +312,11 @@ static void scheduler_that_cannot_be_made_leaves_nothing(void)
 
 int main(void)
 {
-    struct sharpi_engine_options options = {.size = sizeof options, .no_default_config = 1};
-    struct sharpi_error err = SHARPI_ERROR_INIT;
     unsigned failures;
+    int status;
     CU_pSuite suite;
-    if (!fixtures_present()) {
-        fprintf(stderr, "skipped: no fixtures in $SHARPI_SHARED/fixtures\n");
-        return 77;
-    }
-    if (sharpi_engine_open(&options, &engine, &err)) {
-        fprintf(stderr, "%s\n", err.text);
-        return 1;
-    }
+    if ((status = fixtures_engine(NULL, &engine)))
+        return status;
     CU_initialize_registry();
     suite = CU_add_suite("scheduler under stress", NULL, NULL);
     CU_add_test(suite, "random requests are answered as alone", random_requests_are_answered_as_alone);

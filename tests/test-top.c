@@ -315,17 +315,10 @@ int main(void)
     CU_SuiteInfo suites[] = {{"samplers", NULL, NULL, NULL, NULL, samplers},
                              {"sessions", NULL, NULL, NULL, NULL, sessions},
                              CU_SUITE_INFO_NULL};
-    struct sharpi_engine_options options = {.size = sizeof options, .no_default_config = 1};
-    struct sharpi_error err = SHARPI_ERROR_INIT;
     unsigned failures;
-    if (!fixtures_present()) {
-        printf("skipped: no fixtures in SHARPI_SHARED\n");
-        return 77;
-    }
-    if (sharpi_engine_open(&options, &engine, &err)) {
-        fprintf(stderr, "%s\n", err.text);
-        return 1;
-    }
+    int status;
+    if ((status = fixtures_engine(NULL, &engine)))
+        return status;
     if (CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS)
         return 1;
     CU_basic_set_mode(CU_BRM_VERBOSE);
