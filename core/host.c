@@ -80,9 +80,10 @@ static int32_t host_register_kv(const struct sharpi_host *host, const struct sha
     return sharpi_plugin_offer(sharpi_engine_of(host), &offer, err);
 }
 
+/* "auto" is as good as not set, as in the core's own sections: a plugin need not know the word. */
 static const char *host_config_get(const struct sharpi_config *config, const char *key)
 {
-    return sharpi_settings_get(config->settings, config->section, key);
+    return sharpi_settings_string(config->settings, config->section, key, NULL);
 }
 
 static int32_t host_pool_create(const struct sharpi_host *host, uint32_t n_threads, struct sharpi_pool **out,

@@ -88,6 +88,18 @@ static void good_plugin_registers_and_ends(void)
     check_contains(m.text, "fini good");
 }
 
+/* The core's own sections take "auto" for "not set": a plugin's section does too, without the plugin knowing the word. */
+static void auto_reaches_a_plugin_as_not_set(void)
+{
+    struct messages m;
+    struct sharpi_error err;
+    struct sharpi_engine *engine;
+    CU_ASSERT_EQUAL_FATAL(open_engine(&m, &engine, &err, "plugins.load=good", "good.level=auto", NULL),
+                          SHARPI_OK);
+    check_contains(m.text, "2 good: no level\n");
+    sharpi_engine_close(engine);
+}
+
 static void plugins_end_in_reverse_order(void)
 {
     struct messages m;
@@ -539,6 +551,7 @@ static void log_gives_printable_single_lines(void)
 
 static const CU_TestInfo tests[] = {
     {"good_plugin_registers_and_ends", good_plugin_registers_and_ends},
+    {"auto_reaches_a_plugin_as_not_set", auto_reaches_a_plugin_as_not_set},
     {"plugins_end_in_reverse_order", plugins_end_in_reverse_order},
     {"two_engines_know_nothing_of_each_other", two_engines_know_nothing_of_each_other},
     {"required_bad_plugin_is_an_error_with_the_reason", required_bad_plugin_is_an_error_with_the_reason},
