@@ -610,6 +610,7 @@ static void loading_reports_progress_and_can_be_cancelled(void)
 
 static void settings_are_checked(void)
 {
+    static const char *const no_sizes[] = {"12 parsecs", "0", "-1", "GiB", "18446744073709551615KiB"};
     struct sharpi_device_options options = {.size = sizeof options, .n_threads = 1};
     struct sharpi_device *device;
     struct test_host other;
@@ -620,8 +621,10 @@ static void settings_are_checked(void)
     other.threads = "many";
     CU_ASSERT_EQUAL(test_host_open(&other, &last_error), SHARPI_EINVAL);
     other.threads = "3";
-    other.memory_limit = "12 parsecs";
-    CU_ASSERT_EQUAL(test_host_open(&other, &last_error), SHARPI_EINVAL);
+    for (size_t i = 0; i < sizeof no_sizes / sizeof *no_sizes; i++) {
+        other.memory_limit = no_sizes[i];
+        CU_ASSERT_EQUAL(test_host_open(&other, &last_error), SHARPI_EINVAL);
+    }
     CU_ASSERT_EQUAL(other.n_live, 0);
     other.memory_limit = "1 MiB";
     CU_ASSERT_EQUAL_FATAL(test_host_open(&other, &last_error), SHARPI_OK);

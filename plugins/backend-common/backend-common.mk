@@ -9,4 +9,6 @@ plugins_backend_common_libflow_la_SOURCES = \
 	plugins/backend-common/flow-schedule.c \
 	plugins/backend-common/flow-vectors.c \
 	plugins/backend-common/flow.c \
-	plugins/backend-common/flow.h
+	plugins/backend-common/flow.h \
+	plugins/backend-common/settings.c \
+	plugins/backend-common/settings.h

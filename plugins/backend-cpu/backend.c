@@ -1,9 +1,9 @@
 /* The CPU backend's plugin entry: its settings and its table. */
+#include "../backend-common/settings.h"
 #include "measure.h"
 #include "program.h"
 
 #include <ctype.h>
-#include <errno.h>
 #include <stdlib.h>
 
 static const char *const config_keys[] = {"isa", "threads", "memory_limit", NULL};
@@ -56,36 +56,6 @@ static int32_t read_threads(const char *value, uint32_t *n_threads, struct sharp
     return SHARPI_OK;
 }
 
-/* "12 GiB", "12282MiB", "1073741824": 0 if it is none of these. */
-static uint64_t parse_bytes(const char *text)
-{
-    static const struct {
-        const char *name;
-        uint32_t shift;
-    } units[] = {{"", 0}, {"B", 0}, {"KiB", 10}, {"MiB", 20}, {"GiB", 30}, {"TiB", 40}};
-    char *end;
-    uint64_t n;
-    if (!isdigit((unsigned char)*text))
-        return 0;
-    errno = 0;
-    n = strtoull(text, &end, 10);
-    while (*end == ' ')
-        end++;
-    for (uint32_t i = 0; i < sizeof units / sizeof *units && !errno; i++) {
-        if (strcmp(end, units[i].name) == 0)
-            return n > UINT64_MAX >> units[i].shift ? 0 : n << units[i].shift;
-    }
-    return 0;
-}
-
-static int32_t read_limit(const char *value, uint64_t *limit, struct sharpi_error *err)
-{
-    if (value && !(*limit = parse_bytes(value)))
-        return sharpi_fail(err, SHARPI_EINVAL,
-                           "[backend-cpu] memory_limit = %s: must be a size such as 12GiB", value);
-    return SHARPI_OK;
-}
-
 static int32_t init(const struct sharpi_host *host, const struct sharpi_config *config, void **ctx,
                     struct sharpi_error *err)
 {
@@ -97,7 +67,8 @@ static int32_t init(const struct sharpi_host *host, const struct sharpi_config *
     backend->isa_wanted = -1;
     if ((status = read_isa(host->config_get(config, "isa"), &backend->isa_wanted, err)) ||
         (status = read_threads(host->config_get(config, "threads"), &backend->n_threads, err)) ||
-        (status = read_limit(host->config_get(config, "memory_limit"), &backend->memory_limit, err)) ||
+        (status = setting_memory_limit("backend-cpu", host->config_get(config, "memory_limit"),
+                                       &backend->memory_limit, err)) ||
         (status = host->register_backend(host, &cpu_backend, backend, err))) {
         host->free(host, backend);
         return status;

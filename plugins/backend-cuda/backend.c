@@ -1,9 +1,7 @@
 /* The CUDA backend's plugin entry: its settings and its table. */
 #include "program.h"
 
-#include <ctype.h>
-#include <errno.h>
-#include <stdlib.h>
+#include "../backend-common/settings.h"
 
 static const char *const config_keys[] = {"memory_limit", "graphs", "overlap", "cublas", NULL};
 
@@ -30,36 +28,6 @@ static const struct sharpi_backend cuda_backend_table = {
     .max_best = TOPK_MAX,
 };
 
-/* "12 GiB", "12282MiB", "1073741824": 0 if it is none of these. */
-static uint64_t parse_bytes(const char *text)
-{
-    static const struct {
-        const char *name;
-        uint32_t shift;
-    } units[] = {{"", 0}, {"B", 0}, {"KiB", 10}, {"MiB", 20}, {"GiB", 30}, {"TiB", 40}};
-    char *end;
-    uint64_t n;
-    if (!isdigit((unsigned char)*text))
-        return 0;
-    errno = 0;
-    n = strtoull(text, &end, 10);
-    while (*end == ' ')
-        end++;
-    for (uint32_t i = 0; i < sizeof units / sizeof *units && !errno; i++) {
-        if (strcmp(end, units[i].name) == 0)
-            return n > UINT64_MAX >> units[i].shift ? 0 : n << units[i].shift;
-    }
-    return 0;
-}
-
-static int32_t read_limit(const char *value, uint64_t *limit, struct sharpi_error *err)
-{
-    if (value && !(*limit = parse_bytes(value)))
-        return sharpi_fail(err, SHARPI_EINVAL,
-                           "[backend-cuda] memory_limit = %s: must be a size such as 12GiB", value);
-    return SHARPI_OK;
-}
-
 static int32_t read_switch(const char *key, const char *value, uint32_t *on, struct sharpi_error *err)
 {
     *on = 1;
@@ -71,14 +39,6 @@ static int32_t read_switch(const char *key, const char *value, uint32_t *on, str
     return sharpi_fail(err, SHARPI_EINVAL, "[backend-cuda] %s = %s: must be true or false", key, value);
 }
 
-/* NULL when the key is not set, or is auto. */
-static const char *setting(const struct sharpi_host *host, const struct sharpi_config *config,
-                           const char *key)
-{
-    const char *value = host->config_get(config, key);
-    return value && strcmp(value, "auto") != 0 ? value : NULL;
-}
-
 static int32_t init(const struct sharpi_host *host, const struct sharpi_config *config, void **ctx,
                     struct sharpi_error *err)
 {
@@ -87,10 +47,11 @@ static int32_t init(const struct sharpi_host *host, const struct sharpi_config *
     if (!backend)
         return sharpi_fail(err, SHARPI_ENOMEM, "no memory for the CUDA backend");
     backend->host = host;
-    if ((status = read_limit(setting(host, config, "memory_limit"), &backend->memory_limit, err)) ||
-        (status = read_switch("graphs", setting(host, config, "graphs"), &backend->use_graphs, err)) ||
-        (status = read_switch("overlap", setting(host, config, "overlap"), &backend->use_overlap, err)) ||
-        (status = read_switch("cublas", setting(host, config, "cublas"), &backend->use_blas, err)) ||
+    if ((status = setting_memory_limit("backend-cuda", host->config_get(config, "memory_limit"),
+                                       &backend->memory_limit, err)) ||
+        (status = read_switch("graphs", host->config_get(config, "graphs"), &backend->use_graphs, err)) ||
+        (status = read_switch("overlap", host->config_get(config, "overlap"), &backend->use_overlap, err)) ||
+        (status = read_switch("cublas", host->config_get(config, "cublas"), &backend->use_blas, err)) ||
         (status = host->register_backend(host, &cuda_backend_table, backend, err))) {
         host->free(host, backend);
         return status;

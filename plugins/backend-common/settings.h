@@ -1,0 +1,12 @@
+/* Settings that several backends have, read the same way by each of them. */
+#ifndef SHARPI_BACKEND_COMMON_SETTINGS_H
+#define SHARPI_BACKEND_COMMON_SETTINGS_H
+
+#include <sharpi/plugin/tensor.h>
+
+/* memory_limit of the section: "12GiB", "12282MiB", "12G", a number of bytes. NULL (not set) leaves *limit alone; 0 and
+ * everything else is SHARPI_EINVAL. */
+int32_t setting_memory_limit(const char *section, const char *value, uint64_t *limit,
+                             struct sharpi_error *err);
+
+#endif
