@@ -14,21 +14,12 @@
 
 #ifdef __CUDACC__
 
-/* Waits until all preceding kernels of the stream are complete and their writes visible. */
-static __device__ __forceinline__ void launch_wait(void)
-{
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
+#include <sharpi/cuda/launch.cuh>
 
-/* Lets the next kernel of the stream begin once every block of this one has said so (or has ended). */
-static __device__ __forceinline__ void launch_next(void)
-{
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
+/* launch_wait: waits until all preceding kernels of the stream are complete and their writes visible.
+ * launch_next: lets the next kernel of the stream begin once every block of this one has said so (or has ended). */
+using sharpi::launch_next;
+using sharpi::launch_wait;
 
 /* Launches kernel(*params) where the kernel takes one struct by value. `overlap`: allow programmatic dependent launch (the device
  * must be of compute capability 9.0 or later). */

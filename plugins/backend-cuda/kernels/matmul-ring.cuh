@@ -6,12 +6,10 @@
 #ifndef SHARPI_BACKEND_CUDA_MATMUL_RING_CUH
 #define SHARPI_BACKEND_CUDA_MATMUL_RING_CUH
 
-#include <stdint.h>
+#include <sharpi/cuda/device.cuh>
 
-static __device__ __forceinline__ uint32_t shared_address(const void *p)
-{
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
+using sharpi::barrier_wait;
+using sharpi::shared_address;
 
 static __device__ __forceinline__ void copy_16(uint32_t dst, const uint8_t *src)
 {
@@ -65,25 +63,6 @@ static __device__ __forceinline__ void barrier_arrive(uint64_t *barrier)
 static __device__ __forceinline__ void barrier_arrive_copies(uint64_t *barrier)
 {
     asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(barrier)) : "memory");
-}
-static __device__ __forceinline__ void barrier_wait(uint64_t *barrier, uint32_t parity)
-{
-    uint32_t done;
-    do {
-#if __CUDA_ARCH__ >= 900
-        asm volatile(
-            "{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
-            : "=r"(done)
-            : "r"(shared_address(barrier)), "r"(parity)
-            : "memory");
-#else
-        asm volatile(
-            "{ .reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
-            : "=r"(done)
-            : "r"(shared_address(barrier)), "r"(parity)
-            : "memory");
-#endif
-    } while (!done);
 }
 
 #endif
