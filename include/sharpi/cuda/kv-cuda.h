@@ -21,6 +21,8 @@
 extern "C" {
 #endif
 
+#define SHARPI_CUDA_COUNTER_BYTES 4096
+
 /* At the head of the backend's device copy of a batch; written before every step. */
 struct sharpi_cuda_step {
     uint32_t n_tokens, n_seqs, n_logits;
@@ -59,11 +61,21 @@ struct sharpi_kv_cuda_args {
 
     uint32_t n_sms;         /* the device's multiprocessors */
     uint32_t compute_major; /* the device's compute capability: 8, 9, ... */
-    void *scratch;          /* scratch_bytes; free for others' use between launches */
+    /* scratch_bytes. The first SHARPI_CUDA_COUNTER_BYTES are zero before the first launch and every launch leaves them
+     * zero (blocks count there which of them comes last); the rest is free for others' use between launches. */
+    void *scratch;
     /* 1: programmatic dependent launch (compute capability 9.0): the kernel before in the stream lets these start early, and
      * these wait for its end themselves. What `step`, `seqs`, `seqs_of` and `pages` point to must then have been written
      * by a copy before the chain's first kernel. */
     uint32_t overlaps;
+
+    /* Optional, only where quantizes() says yes: each row of `out`, n = n_heads * head_dim values, as the activations that
+     * products of a few rows with quantized weights read. Row t begins at out_q8 + t * out_q8_stride bytes (both multiples
+     * of 16): int8 codes[n], then float2 {d, d * sum of codes} [n / 32]. For every 32 values d = amax / 127 (0 if amax <
+     * 1e-30), code = round(value * (127 / amax)); a block's eight 4-byte words of codes lie in the order 0 4 1 5 2 6 3 7.
+     * `out` may then be NULL: only the codes are written. */
+    void *out_q8;
+    uint64_t out_q8_stride;
 };
 
 struct sharpi_kv_cuda {
@@ -81,6 +93,9 @@ struct sharpi_kv_cuda {
      * or V (host copies) into kv.h's rows and back, for tests and tools. */
     void (*page_to_rows)(void *rows, const void *page, uint32_t n_kv_heads, uint32_t head_dim);
     void (*page_from_rows)(void *page, const void *rows, uint32_t n_kv_heads, uint32_t head_dim);
+    /* Optional: 1 if a launch with these args (out_q8 aside, no pointer is looked at) would write out_q8; every decode
+     * launch of a few query heads per KV head does. A launch with out_q8 set where this says 0 is an error. */
+    int32_t (*quantizes)(const struct sharpi_kv_cuda_args *args);
 };
 
 #ifdef __cplusplus
