@@ -219,6 +219,7 @@ int32_t scheduler_disk_load(struct sharpi_scheduler *s, const struct request *r,
                                   &loading.err);
     sharpi_prompt_cache_unload(s->disk, best);
     s->stats.disk_loads += !status;
+    s->stats.disk_not_taken += status != SHARPI_OK;
     if (status)
         sharpi_log_printf(&s->model->engine->log, SHARPI_LOG_WARN, "prompt-cache",
                           "a saved prefix of %u tokens was not taken: %s", best_data.n_tokens,

@@ -182,6 +182,7 @@ static void count_start(struct sharpi_scheduler *s, struct request *r,
     u->known_tokens = match->known;
     u->reused_tokens = match->length;
     u->reuse_limit = reuses(s, r) ? reuse_limit(r, match, most) : SHARPI_REUSE_OFF;
+    s->stats.fallbacks[SHARPI_FALLBACK_WINDOW_LOST] += u->reuse_limit == SHARPI_REUSE_WINDOW;
     s->stats.prompt_tokens += r->n_prompt;
     s->stats.prefix_hit_tokens += u->reused_tokens;
     histogram_add(&s->stats.queue, sharpi_seconds_bounds, u->times.started - u->times.queued);
@@ -256,6 +257,7 @@ int32_t scheduler_make_room(struct sharpi_scheduler *s)
     }
     if (s->running.n > 1) {
         request_preempt(s, newest, 1);
+        s->stats.fallbacks[SHARPI_FALLBACK_PREEMPTED]++;
     } else if (newest->n_tokens > newest->n_prompt) {
         request_finish(s, newest, &s->running, SHARPI_FINISH_LENGTH, -1); /* it has filled the cache alone */
     } else {

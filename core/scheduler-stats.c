@@ -47,6 +47,7 @@ static void gather(struct sharpi_scheduler *s)
     t->scratch_bytes = s->model->memory.scratch_bytes;
     if (s->disk)
         sharpi_prompt_cache_count(s->disk, &t->disk_saves, &t->disk_refused);
+    t->fallbacks[SHARPI_FALLBACK_SAVED_PREFIX] = t->disk_refused + t->disk_not_taken;
 }
 
 void scheduler_publish(struct sharpi_scheduler *s)

@@ -267,6 +267,7 @@ static int32_t run(struct sharpi_scheduler *s, const struct sharpi_work *work, u
     atomic_store(&s->step_end, scheduler_now());
     s->stats.steps++;
     s->stats.failed_steps += status != 0;
+    s->stats.fallbacks[SHARPI_FALLBACK_SLOW_OP] += s->model->memory.n_fallback_ops;
     return status;
 }
 
@@ -277,6 +278,7 @@ static void restart_lost(struct sharpi_scheduler *s)
     for (i = 0; i < s->n_work; i++) {
         if (sharpi_session_length(s->work_of[i]->session) != s->lengths[i]) {
             request_preempt(s, s->work_of[i], 0);
+            s->stats.fallbacks[SHARPI_FALLBACK_RESTARTED]++;
             s->work_of[i] = NULL;
         }
     }
@@ -362,6 +364,7 @@ void scheduler_step(struct sharpi_scheduler *s)
     if (s->n_work == 1) {
         request_fail(s, s->work_of[0], &s->running, status, err.text);
     } else {
+        s->stats.fallbacks[SHARPI_FALLBACK_BATCH_SPLIT]++;
         restart_lost(s);
         run_one_by_one(s);
     }

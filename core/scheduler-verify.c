@@ -42,6 +42,7 @@ void scheduler_verify(struct sharpi_scheduler *s, struct request *r, const float
         s->stats.verify_runs++;
         if (!(difference <= tolerance)) {
             s->stats.verify_mismatches++;
+            s->stats.fallbacks[SHARPI_FALLBACK_MISMATCH]++;
             sharpi_log_printf(
                 &s->model->engine->log, SHARPI_LOG_WARN, "engine",
                 "request %llu: %u of %u tokens were reused, and logits differ by %g from a cold run "

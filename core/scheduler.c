@@ -27,6 +27,17 @@ const char *sharpi_reuse_limit_text(uint32_t limit)
     return limit < sizeof texts / sizeof *texts ? texts[limit] : "?";
 }
 
+const char *sharpi_fallback_name(uint32_t fallback)
+{
+    static const char *const names[] = {
+        [SHARPI_FALLBACK_SLOW_OP] = "slow_op",         [SHARPI_FALLBACK_BATCH_SPLIT] = "batch_split",
+        [SHARPI_FALLBACK_RESTARTED] = "restarted",     [SHARPI_FALLBACK_PREEMPTED] = "preempted",
+        [SHARPI_FALLBACK_WINDOW_LOST] = "window_lost", [SHARPI_FALLBACK_SAVED_PREFIX] = "saved_prefix",
+        [SHARPI_FALLBACK_MISMATCH] = "reuse_mismatch",
+    };
+    return fallback < sizeof names / sizeof *names ? names[fallback] : "?";
+}
+
 /* ---- The thread */
 
 static void sweep_cancelled(struct sharpi_scheduler *s, struct request_list *list, int32_t all)

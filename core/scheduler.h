@@ -179,6 +179,20 @@ struct sharpi_class_stats {
     uint32_t cached; /* held by the page cache alone: given up when others need them */
 };
 
+/* What did not go the fast way, or not the way that was asked for. */
+enum sharpi_fallback {
+    SHARPI_FALLBACK_SLOW_OP = 0, /* ops that a backend ran on a slower path than its best, once per step */
+    SHARPI_FALLBACK_BATCH_SPLIT = 1,  /* steps of several sequences that failed and were run one by one */
+    SHARPI_FALLBACK_RESTARTED = 2,    /* sequences begun anew after such a step had overwritten their ring */
+    SHARPI_FALLBACK_PREEMPTED = 3,    /* sequences put back into the queue for want of pages */
+    SHARPI_FALLBACK_WINDOW_LOST = 4,  /* prompts partly computed again: a windowed layer's pages were gone */
+    SHARPI_FALLBACK_SAVED_PREFIX = 5, /* saved prefixes ignored: broken, foreign, or no room for them */
+    SHARPI_FALLBACK_MISMATCH = 6,     /* reused prefixes whose logits were not a cold run's (verify_reuse) */
+    SHARPI_FALLBACK_COUNT = 7
+};
+/* "slow_op": for labels. */
+const char *sharpi_fallback_name(uint32_t fallback);
+
 #define SHARPI_STATS_CLASSES 8u
 #define SHARPI_STATS_ERRORS  12u
 struct sharpi_scheduler_stats {
@@ -197,8 +211,9 @@ struct sharpi_scheduler_stats {
     uint64_t verify_runs, verify_mismatches;
     uint64_t disk_loads, disk_saves,
         disk_refused; /* prompt_cache_dir: files taken, written, found broken or foreign */
-    uint64_t disk_hit_tokens;
+    uint64_t disk_hit_tokens, disk_not_taken; /* files that there was no room for in the page cache */
     uint64_t accounting_errors;
+    uint64_t fallbacks[SHARPI_FALLBACK_COUNT];
     /* Gauges */
     uint32_t queued, running, prefilling; /* running includes prefilling */
     uint32_t n_classes;

@@ -119,6 +119,11 @@ static void print_counters(const struct sharpi_scheduler_stats *s, struct text *
     counter(out, "prompt_cache_saves_total", "Files of saved prefixes written.", s->disk_saves);
     counter(out, "prompt_cache_refused_total", "Files of saved prefixes found broken or foreign.",
             s->disk_refused);
+    head(out, "fallbacks_total", "counter",
+         "What did not go the fast way, or not the way that was asked for.");
+    for (uint32_t i = 0; i < SHARPI_FALLBACK_COUNT; i++)
+        text_printf(out, "sharpi_fallbacks_total{kind=\"%s\"} %llu\n", sharpi_fallback_name(i),
+                    (unsigned long long)s->fallbacks[i]);
     counter(out, "accounting_errors_total", "Times that page references did not add up.",
             s->accounting_errors);
 }

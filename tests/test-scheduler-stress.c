@@ -274,6 +274,7 @@ static void ask_without_memory(struct world *w, int first, int again, uint32_t *
 static void failing_allocations_cost_only_their_request(void)
 {
     struct world *w = calloc(1, sizeof *w);
+    struct sharpi_scheduler_stats stats;
     uint32_t n_without = 0, n_failed_alone = 0;
     CU_ASSERT_FATAL(w != NULL);
     open_world(w, "gemma3", (struct sharpi_model_options){.chunk = 32, .headroom = 64, .max_sessions = 3});
@@ -283,6 +284,9 @@ static void failing_allocations_cost_only_their_request(void)
     for (int n = 1; n <= 40; n++)
         ask_without_memory(w, n, n, &n_failed_alone);
     CU_ASSERT(n_without >= 20 && n_failed_alone >= 20);
+    sharpi_scheduler_get_stats(w->s, &stats);
+    CU_ASSERT(stats.fallbacks[SHARPI_FALLBACK_BATCH_SPLIT] > 0 &&
+              stats.fallbacks[SHARPI_FALLBACK_BATCH_SPLIT] <= stats.failed_steps);
     fprintf(stderr, "  %u of 60 requests met one failure, %u of 40 one at every N-th call\n", n_without,
             n_failed_alone);
     all_pages_are_back(w);

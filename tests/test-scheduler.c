@@ -321,6 +321,7 @@ static void reuse_is_verified_against_a_cold_run(void)
     CU_ASSERT(answer_ask(s, r, &a[1]) == 0 && answer_wait(&a[1]));
     stats = stats_of(s);
     CU_ASSERT(stats.verify_runs == 1 && stats.verify_mismatches == 1);
+    CU_ASSERT(stats.fallbacks[SHARPI_FALLBACK_MISMATCH] == 1);
     CU_ASSERT(strstr(last_warning, "reused") != NULL);
     sharpi_scheduler_destroy(s);
     CU_ASSERT(sharpi_scheduler_create(model, &(struct sharpi_scheduler_options){.size = 0}, &s, NULL) == 0);
@@ -530,6 +531,7 @@ static void check_preemption(const struct fixture *f, const struct fixture_data 
         CU_ASSERT(answer_wait(&a[i]) && a[i].status == 0 && a[i].n == 80 && a[i].started == 1);
     stats = stats_of(s);
     CU_ASSERT(stats.preemptions > 0 && stats.accounting_errors == 0);
+    CU_ASSERT(stats.fallbacks[SHARPI_FALLBACK_PREEMPTED] == stats.preemptions);
     CU_ASSERT(class_of_window(&stats, 0).n_pages == 7);
     sharpi_scheduler_destroy(s);
     for (uint32_t i = 0; i < 4; i++)
@@ -669,7 +671,7 @@ static void check_disk(const struct fixture *f, const struct fixture_data *data)
     flip_byte(path, -2000);
     stats = ask_with_disk(model, data, dir, &a[1]);
     CU_ASSERT(stats.disk_refused == 1 && stats.disk_loads == 0 && a[1].n == 5);
-    CU_ASSERT(a[1].usage.reused_tokens == 0);
+    CU_ASSERT(a[1].usage.reused_tokens == 0 && stats.fallbacks[SHARPI_FALLBACK_SAVED_PREFIX] == 1);
     stats = ask_with_disk(model, data, dir, &a[1]); /* the computed prompt has been saved over it */
     CU_ASSERT(stats.disk_refused == 0 && stats.disk_loads == 1);
     flip_byte(path, 100);

@@ -38,6 +38,8 @@ def routes(server):
     for name in ("sharpi_time_to_first_token_seconds_bucket", "sharpi_pages", "sharpi_prefix_hit_tokens_total",
                  "sharpi_memory_bytes", "sharpi_preemptions_total", "sharpi_ring_wraps_total"):
         check(name in server.request("GET", "/metrics")[2], f"metric {name}")
+    for kind in ("slow_op", "batch_split", "restarted", "preempted", "window_lost", "saved_prefix", "reuse_mismatch"):
+        equal(server.metrics().get(f'sharpi_fallbacks_total{{kind="{kind}"}}'), 0, f"fallbacks of kind {kind}")
     health = json.loads(server.request("GET", "/health")[2])
     equal(health["status"], "ok", "health")
 
