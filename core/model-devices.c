@@ -213,6 +213,8 @@ static int32_t describe(const struct sharpi_model *model, const struct sharpi_mo
     else
         snprintf(out->name, sizeof out->name, "%.25s %.37s", device->name, info.name);
     out->granularity = info.granularity;
+    out->runtime_bytes = device->runtime_bytes;
+    info.free_bytes += device->runtime_bytes; /* the plan counts what opening it took */
     out->total_bytes = limit && limit < info.total_bytes ? limit : info.total_bytes;
     out->free_bytes = limit && limit < info.free_bytes ? limit : info.free_bytes;
     return SHARPI_OK;
@@ -229,11 +231,20 @@ int32_t sharpi_devices_describe(const struct sharpi_model *model, struct sharpi_
 
 /* ---- Opening */
 
+/* Of a device's own memory; 0 where it is the host's, which other processes use as they like. */
+static uint64_t free_memory(const struct sharpi_model_device *device)
+{
+    struct sharpi_device_info info;
+    return device_info(device, &info, NULL) || info.integrated ? 0 : info.free_bytes;
+}
+
 int32_t sharpi_device_use(const struct sharpi_model *model, struct sharpi_model_device *device,
                           struct sharpi_error *err)
 {
     struct sharpi_device_options options = {
         .size = sizeof options, .n_threads = model->n_threads, .repack = model->repack};
+    uint64_t before, after = 0;
+    int32_t status;
     if (device->device)
         return SHARPI_OK;
     if (!device->offer)
@@ -243,8 +254,14 @@ int32_t sharpi_device_use(const struct sharpi_model *model, struct sharpi_model_
             "is not loaded; add it to [plugins] load, or use a smaller context (-c), --kv q8_0 or "
             "--reserve exact");
     options.memory_limit = memory_limit(model, device);
-    return device->offer->backend->device_open(device->offer->ctx, device->index, &options, &device->device,
-                                               err);
+    before = free_memory(device);
+    status = device->offer->backend->device_open(device->offer->ctx, device->index, &options, &device->device,
+                                                 err);
+    if (!status)
+        after = free_memory(device);
+    if (!status && before > after)
+        device->runtime_bytes = before - after;
+    return status;
 }
 
 void sharpi_devices_close(struct sharpi_model *model)

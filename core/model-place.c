@@ -85,7 +85,7 @@ static void describe_cache(const struct sharpi_model *model, const struct sharpi
 static void log_parts(const struct sharpi_model *model)
 {
     const struct sharpi_plan *plan = model->plan;
-    char what[SHARPI_PLAN_PART_TEXT], cache[80], weights[24], kv[24], scratch[24];
+    char what[SHARPI_PLAN_PART_TEXT], cache[80], weights[24], kv[24], scratch[24], runtime[24];
     for (uint32_t i = 0; i < plan->n_parts; i++) {
         const struct sharpi_plan_part *p = &plan->parts[i];
         const struct sharpi_model_device *device = &model->devices[i];
@@ -94,9 +94,10 @@ static void log_parts(const struct sharpi_model *model)
             continue;
         describe_cache(model, device, cache, sizeof cache);
         sharpi_log_printf(&model->engine->log, SHARPI_LOG_INFO, "plan",
-                          "%s on %s%s: weights %s, KV %s, scratch %s", what, device->name, cache,
+                          "%s on %s%s: weights %s, KV %s, scratch %s, runtime %s", what, device->name, cache,
                           sharpi_plan_size(p->weight_bytes, weights), sharpi_plan_size(p->kv_bytes, kv),
-                          sharpi_plan_size(p->scratch_bytes, scratch));
+                          sharpi_plan_size(p->scratch_bytes, scratch),
+                          sharpi_plan_size(p->runtime_bytes, runtime));
     }
 }
 
@@ -295,6 +296,33 @@ static int32_t find_plan(struct placing *p, struct sharpi_error *err)
     return status;
 }
 
+/* A larger chunk, where the plan has room for it; one that cannot be planned is none. All else stays as it is, but for what is
+ * compiled. */
+static void enlarge_chunk(struct placing *p)
+{
+    struct sharpi_plan_request *r = &p->planning.request;
+    const struct sharpi_placement *wanted = r->placement;
+    const uint32_t usual = r->chunk;
+    struct sharpi_plan *plan = p->model->plan;
+    const struct sharpi_placement placement = plan->placement;
+    int32_t yes = 0;
+    for (uint32_t chunk = SHARPI_PLAN_LARGE_CHUNK; chunk > usual && !yes; chunk /= 2) {
+        p->model->plan = NULL;
+        r->chunk = chunk;
+        r->n_measures = 0;
+        r->placement = &placement;
+        yes = find_plan(p, NULL) == SHARPI_OK && sharpi_plan_has_room(plan, p->model->plan);
+        if (yes) {
+            sharpi_planning_take(&plan, p->model->plan);
+        } else {
+            sharpi_plan_free(p->model->plan);
+            r->chunk = usual;
+        }
+    }
+    r->placement = wanted;
+    p->model->plan = plan;
+}
+
 static int32_t plan_and_compile(struct placing *p, struct sharpi_error *err)
 {
     struct sharpi_plan_request *r = &p->planning.request;
@@ -309,7 +337,9 @@ static int32_t plan_and_compile(struct placing *p, struct sharpi_error *err)
         r->chunk = p->most;
     if ((status = find_plan(p, err)))
         return status;
-    if (model->plan->context == model->context &&
+    if (p->planning.chunk_is_free && r->n_devices)
+        enlarge_chunk(p);
+    if (model->plan->context == model->context && model->plan->chunk == model->chunk &&
         memcmp(&model->plan->placement, &model->placement, sizeof model->placement) == 0)
         return SHARPI_OK;
     r->n_measures = 0;

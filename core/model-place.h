@@ -11,6 +11,7 @@ struct sharpi_planning {
     struct sharpi_plan_weights weights;
     struct sharpi_kv_format *other_formats;
     const struct sharpi_plan *saved; /* borrowed */
+    uint32_t chunk_is_free;          /* nobody said how large chunks are: a larger one may be tried */
 };
 
 /* Sizes, formats and reserve; devices are the caller's to fill in. `saved` (or NULL) overrides settings, and options must not say
@@ -23,6 +24,9 @@ void sharpi_planning_finish(struct sharpi_planning *planning);
 /* Makes the plan, writes the model's name into it, and refuses a saved one that was made for another model. */
 int32_t sharpi_planning_make(const struct sharpi_planning *planning, const struct sharpi_model *model,
                              struct sharpi_plan **out, struct sharpi_error *err);
+
+/* `larger` in place of *plan, which is freed. What else there was is still compared with the plan of the usual chunk. */
+void sharpi_planning_take(struct sharpi_plan **plan, struct sharpi_plan *larger);
 
 /* The option, else the setting of section model, else the fallback. */
 const char *sharpi_choose_string(const char *option, const struct sharpi_model *model, const char *key,

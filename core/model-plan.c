@@ -29,13 +29,17 @@ static void choose_unsplit(struct sharpi_plan_request *r)
     r->context = r->chunk = context;
 }
 
-static int32_t choose_sizes(struct sharpi_plan_request *r, const struct sharpi_model *model,
+static int32_t choose_sizes(struct sharpi_planning *planning, const struct sharpi_model *model,
                             const struct sharpi_model_options *options, struct sharpi_error *err)
 {
+    struct sharpi_plan_request *r = &planning->request;
     uint32_t most;
     r->max_seqs = sharpi_choose_uint(options->max_sessions, model, "max-sessions", 1);
     r->context = sharpi_choose_uint(options->context, model, "context", 0);
-    r->chunk = sharpi_choose_uint(options->chunk, model, "chunk", 512);
+    r->chunk = sharpi_choose_uint(options->chunk, model, "chunk", 0);
+    planning->chunk_is_free = !r->chunk && r->desc->mask_known;
+    if (!r->chunk)
+        r->chunk = SHARPI_PLAN_CHUNK;
     r->full_cache = options->full_cache;
     most = r->context && r->context < r->desc->context_length ? r->context : r->desc->context_length;
     if (r->chunk > most)
@@ -204,7 +208,7 @@ int32_t sharpi_planning_init(struct sharpi_planning *planning, const struct shar
     r->reserve = saved ? saved->reserve : choose_reserve(model);
     snprintf(r->host.name, sizeof r->host.name, "cpu");
     if ((saved && (status = take_saved(model, saved, &wanted, err))) ||
-        (status = choose_sizes(r, model, &wanted, err)) ||
+        (status = choose_sizes(planning, model, &wanted, err)) ||
         (status = choose_formats(r, model, &wanted, err)) || (status = check_formats(r, err)) ||
         (status = list_formats(planning, model, err)))
         return status;
@@ -266,6 +270,15 @@ int32_t sharpi_planning_make(const struct sharpi_planning *planning, const struc
     return status;
 }
 
+void sharpi_planning_take(struct sharpi_plan **plan, struct sharpi_plan *larger)
+{
+    const struct sharpi_plan_text rejected = larger->rejected;
+    larger->rejected = (*plan)->rejected;
+    (*plan)->rejected = rejected;
+    sharpi_plan_free(*plan);
+    *plan = larger;
+}
+
 /* ---- Described devices */
 
 struct described {
@@ -300,6 +313,7 @@ static void take_saved_devices(const struct sharpi_plan *saved, struct described
         device->total_bytes = p->total_bytes;
         device->free_bytes = p->free_bytes;
         device->granularity = p->granularity;
+        device->runtime_bytes = p->runtime_bytes;
         described->measures[i] =
             (struct sharpi_plan_measure){.device = i,
                                          .first_segment = p->first_segment,
@@ -326,6 +340,27 @@ static int32_t check_limit(struct sharpi_plan_request *r, struct sharpi_error *e
     return SHARPI_OK;
 }
 
+/* A larger chunk, where *plan has room for it. */
+static void enlarge_chunk(struct sharpi_planning *planning, const struct sharpi_model *model,
+                          struct sharpi_plan **plan)
+{
+    const struct sharpi_placement *wanted = planning->request.placement, placement = (*plan)->placement;
+    const uint32_t usual = planning->request.chunk;
+    int32_t yes = 0;
+    planning->request.placement = &placement;
+    for (uint32_t chunk = SHARPI_PLAN_LARGE_CHUNK; chunk > usual && !yes; chunk /= 2) {
+        struct sharpi_plan *larger = NULL;
+        planning->request.chunk = chunk;
+        yes = sharpi_planning_make(planning, model, &larger, NULL) == SHARPI_OK &&
+              sharpi_plan_has_room(*plan, larger);
+        if (yes)
+            sharpi_planning_take(plan, larger);
+        else
+            sharpi_plan_free(larger);
+    }
+    planning->request.placement = wanted;
+}
+
 int32_t sharpi_model_plan(struct sharpi_model *model, const struct sharpi_model_options *options,
                           const struct sharpi_plan_wishes *wishes, struct sharpi_plan **out,
                           struct sharpi_error *err)
@@ -347,6 +382,8 @@ int32_t sharpi_model_plan(struct sharpi_model *model, const struct sharpi_model_
     planning.request.context_cap = planning.request.n_devices ? 0 : SHARPI_PLAN_CPU_CONTEXT;
     if (!status)
         status = sharpi_planning_make(&planning, model, &plan, err);
+    if (!status && planning.chunk_is_free && planning.request.n_devices)
+        enlarge_chunk(&planning, model, &plan);
     if (!status && wishes->saved)
         plan->context_limit = wishes->saved->context_limit;
     sharpi_planning_finish(&planning);

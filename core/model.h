@@ -25,6 +25,7 @@ struct sharpi_model_device {
     uint32_t index;                   /* among the backend's */
     char name[40];                    /* "cuda0", "cpu" */
     uint64_t granularity;             /* of its memory blocks, 0 or 1: none */
+    uint64_t runtime_bytes;           /* of its memory that opening it took */
     struct sharpi_device *device;
     uint32_t n_parts;                    /* on it; 0: it is not used */
     struct sharpi_program_memory memory; /* of these */

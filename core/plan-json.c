@@ -38,18 +38,19 @@ static json_t *part_json(const struct sharpi_plan *plan, const struct sharpi_pla
              end = p->end_segment ? p->end_segment - 1 : 0;
     end = end < plan->n_layers ? end : plan->n_layers;
     first = first < end ? first : end;
-    return json_pack(
-        "{s:s, s:b, s:o, s:o, s:o, s:I, s:I, s:b, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
-        "name", p->name, "host", (int)p->host, "total_bytes", bytes_json(p->total_bytes), "free_bytes",
-        bytes_json(p->free_bytes), "granularity", bytes_json(p->granularity), "first_layer",
-        (json_int_t)first, "n_layers", (json_int_t)(end - first), "output",
-        p->first_segment < p->end_segment && p->end_segment == plan->n_segments, "first_segment",
-        (json_int_t)p->first_segment, "end_segment", (json_int_t)p->end_segment, "expert_layers",
-        (json_int_t)p->n_expert_layers, "weight_bytes", bytes_json(p->weight_bytes), "mapped_bytes",
-        bytes_json(p->mapped_bytes), "carried_bytes", bytes_json(p->carried_bytes), "kv_bytes",
-        bytes_json(p->kv_bytes), "scratch_bytes", bytes_json(p->scratch_bytes), "reserve_bytes",
-        bytes_json(p->reserve_bytes), "needed_bytes", bytes_json(p->needed_bytes), "short_bytes",
-        bytes_json(p->short_bytes));
+    return json_pack("{s:s, s:b, s:o, s:o, s:o, s:I, s:I, s:b, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, "
+                     "s:o, s:o, s:o}",
+                     "name", p->name, "host", (int)p->host, "total_bytes", bytes_json(p->total_bytes),
+                     "free_bytes", bytes_json(p->free_bytes), "granularity", bytes_json(p->granularity),
+                     "first_layer", (json_int_t)first, "n_layers", (json_int_t)(end - first), "output",
+                     p->first_segment < p->end_segment && p->end_segment == plan->n_segments, "first_segment",
+                     (json_int_t)p->first_segment, "end_segment", (json_int_t)p->end_segment, "expert_layers",
+                     (json_int_t)p->n_expert_layers, "weight_bytes", bytes_json(p->weight_bytes),
+                     "mapped_bytes", bytes_json(p->mapped_bytes), "carried_bytes",
+                     bytes_json(p->carried_bytes), "kv_bytes", bytes_json(p->kv_bytes), "scratch_bytes",
+                     bytes_json(p->scratch_bytes), "runtime_bytes", bytes_json(p->runtime_bytes),
+                     "reserve_bytes", bytes_json(p->reserve_bytes), "needed_bytes",
+                     bytes_json(p->needed_bytes), "short_bytes", bytes_json(p->short_bytes));
 }
 
 static json_t *reserve_json(const struct sharpi_reserve *reserve)
@@ -160,6 +161,8 @@ static void read_part(struct reading *r, const json_t *object, const struct shar
     p->carried_bytes = read_number(r, object, "carried_bytes", 0, INT64_MAX);
     p->kv_bytes = read_number(r, object, "kv_bytes", 0, INT64_MAX);
     p->scratch_bytes = read_number(r, object, "scratch_bytes", 0, INT64_MAX);
+    if (json_object_get(object, "runtime_bytes")) /* plans of 0.1.0 have none */
+        p->runtime_bytes = read_number(r, object, "runtime_bytes", 0, INT64_MAX);
     p->reserve_bytes = read_number(r, object, "reserve_bytes", 0, INT64_MAX);
     p->needed_bytes = read_number(r, object, "needed_bytes", 0, INT64_MAX);
     p->short_bytes = read_number(r, object, "short_bytes", 0, INT64_MAX);

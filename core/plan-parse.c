@@ -83,6 +83,8 @@ int32_t sharpi_plan_parse_device(const char *text, struct sharpi_plan_device *ou
     device.free_bytes = device.total_bytes;
     if (colon[1 + n] == ',' && parse_free(colon + 2 + n, &device))
         goto wrong;
+    if (strcmp(device.name, "cpu") != 0)
+        device.runtime_bytes = SHARPI_PLAN_RUNTIME;
     *out = device;
     return SHARPI_OK;
 wrong:

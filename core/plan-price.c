@@ -90,24 +90,27 @@ static int32_t price_carried(const struct sharpi_plan_request *request,
     return status;
 }
 
-/* What is kept free of KV: the reserve, or scratch where that is more; without anything to compute nothing. */
+/* What is kept free of KV: the reserve, or scratch and runtime where these are more. */
 static uint64_t price_kept(const struct sharpi_plan_request *request,
                            const struct sharpi_plan_measure *measure, struct sharpi_plan_part *part)
 {
-    part->scratch_bytes = measure ? measure->scratch_bytes : 0;
+    const int32_t is_exact = request->reserve.mode == SHARPI_RESERVE_EXACT;
+    uint64_t taken;
+    part->scratch_bytes = measure                   ? measure->scratch_bytes
+                          : is_exact && !part->host ? sharpi_plan_chunk_bytes(request->desc, request->chunk)
+                                                    : 0;
+    taken = sharpi_plan_add(part->scratch_bytes, part->runtime_bytes);
     if (part->host && !part->total_bytes) /* a host of unknown size: nothing to keep free of */
-        return part->scratch_bytes;
-    if (request->reserve.mode == SHARPI_RESERVE_EXACT) {
-        if (!measure && !part->host)
-            part->scratch_bytes = sharpi_plan_chunk_bytes(request->desc, request->chunk);
+        return taken;
+    if (is_exact) {
         part->reserve_bytes = SHARPI_PLAN_MARGIN;
-        return sharpi_plan_add(part->reserve_bytes, part->scratch_bytes);
+        return sharpi_plan_add(part->reserve_bytes, taken);
     }
     part->reserve_bytes =
         request->reserve.mode == SHARPI_RESERVE_BYTES
             ? request->reserve.bytes
             : sharpi_reserve_rule(request->arch, request->desc, part->total_bytes, request->chunk);
-    return part->reserve_bytes > part->scratch_bytes ? part->reserve_bytes : part->scratch_bytes;
+    return part->reserve_bytes > taken ? part->reserve_bytes : taken;
 }
 
 int32_t sharpi_plan_price(const struct sharpi_plan_request *request, const struct sharpi_placement *placement,
@@ -132,8 +135,10 @@ int32_t sharpi_plan_price(const struct sharpi_plan_request *request, const struc
     if (host)
         status = price_carried(request, placement, part, err);
     /* Without a layer the CPU only looks up embeddings, and a device is not used at all: no reserve. */
-    if (is_used(request, placement, d))
+    if (is_used(request, placement, d)) {
+        part->runtime_bytes = device->runtime_bytes;
         kept = price_kept(request, find_measure(request, placement, d), part);
+    }
     part->needed_bytes = sharpi_plan_add(
         sharpi_plan_add(sharpi_plan_add(part->weight_bytes, part->mapped_bytes), part->carried_bytes),
         sharpi_plan_add(part->kv_bytes, kept));

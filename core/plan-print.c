@@ -102,15 +102,20 @@ static void print_range(const struct sharpi_plan *plan, const struct sharpi_plan
     fprintf(out, "%s", *text ? text : p->host ? "looks up embeddings" : "not used");
 }
 
-static const char *reserve_text(const struct sharpi_plan *plan, const struct sharpi_plan_part *p)
+static const char *reserve_text(const struct sharpi_plan *plan, const struct sharpi_plan_part *p, char *text,
+                                size_t n)
 {
+    const char *inside = p->runtime_bytes ? "scratch and runtime inside" : "scratch inside";
     if (plan->reserve.mode == SHARPI_RESERVE_EXACT)
         return "safety margin, as everything else is counted";
     if (plan->reserve.mode == SHARPI_RESERVE_BYTES)
-        return "kept free as asked, scratch inside";
-    if (p->reserve_bytes == sharpi_reserve_dense(p->total_bytes))
-        return "kept free, scratch inside: max(total / 3, 2 GiB), as KV without windows grows into any room";
-    return "kept free, scratch inside: the architecture's rule; windowed KV stops growing";
+        snprintf(text, n, "kept free as asked, %s", inside);
+    else if (p->reserve_bytes == sharpi_reserve_dense(p->total_bytes))
+        snprintf(text, n, "kept free, %s: max(total / 3, 2 GiB), as KV without windows grows into any room",
+                 inside);
+    else
+        snprintf(text, n, "kept free, %s: the architecture's rule; windowed KV stops growing", inside);
+    return text;
 }
 
 static void print_bytes(FILE *out, const char *what, uint64_t n_bytes, const char *why)
@@ -123,7 +128,7 @@ static void print_bytes(FILE *out, const char *what, uint64_t n_bytes, const cha
 
 static void print_part(const struct sharpi_plan *plan, const struct sharpi_plan_part *p, FILE *out)
 {
-    char total[24], free_text[24];
+    char total[24], free_text[24], why[128];
     fprintf(out, "%-9s %s: ", p->host ? "host" : "device", p->name);
     print_range(plan, p, out);
     if (p->total_bytes)
@@ -135,7 +140,11 @@ static void print_part(const struct sharpi_plan *plan, const struct sharpi_plan_
     print_bytes(out, "KV", p->kv_bytes, "");
     print_bytes(out, "activations between devices", p->carried_bytes, "");
     print_bytes(out, "scratch", p->scratch_bytes, "");
-    print_bytes(out, "reserve", p->reserve_bytes, p->reserve_bytes ? reserve_text(plan, p) : "");
+    print_bytes(out, "runtime", p->runtime_bytes, "what the driver keeps for this process");
+    print_bytes(out, "reserve", p->reserve_bytes, reserve_text(plan, p, why, sizeof why));
+    if (p->runtime_bytes && p->scratch_bytes)
+        print_bytes(out, "in use once loaded",
+                    p->weight_bytes + p->kv_bytes + p->scratch_bytes + p->runtime_bytes, "");
     if (p->short_bytes)
         print_bytes(out, "TOO LITTLE", p->short_bytes, "it does not fit");
     else if (p->total_bytes)

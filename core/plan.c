@@ -67,6 +67,21 @@ uint64_t sharpi_plan_short_bytes(const struct sharpi_plan *plan)
     return most;
 }
 
+static int32_t is_whole(const struct sharpi_plan *plan) /* the host computes nothing */
+{
+    return plan->n_parts > 1 && plan->parts[plan->n_parts - 2].end_segment == plan->n_segments &&
+           !plan->placement.n_expert_layers;
+}
+
+int32_t sharpi_plan_has_room(const struct sharpi_plan *plan, const struct sharpi_plan *larger)
+{
+    return is_whole(plan) && is_whole(larger) &&
+           (plan->context_limit == SHARPI_CONTEXT_ASKED || plan->context_limit == SHARPI_CONTEXT_MODEL) &&
+           larger->context == plan->context && larger->chunk <= plan->context &&
+           larger->chunk <= larger->headroom && sharpi_plan_short_bytes(larger) == 0 &&
+           memcmp(&larger->placement, &plan->placement, sizeof plan->placement) == 0;
+}
+
 /* ---- Where the layers go */
 
 struct search {

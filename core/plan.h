@@ -26,15 +26,19 @@ enum {
     SHARPI_PLAN_SPLIT_CONTEXT = 32768, /* else as many layers as leave room for this much */
     SHARPI_PLAN_CPU_CONTEXT = 32768,   /* automatic context on a CPU: at most that */
     SHARPI_PLAN_ALL_LAYERS = 0x7fffffff,
+    SHARPI_PLAN_CHUNK = 512,        /* tokens in a step, unless the user says otherwise, */
+    SHARPI_PLAN_LARGE_CHUNK = 2048, /* or so many where that costs nothing: sharpi_plan_has_room */
 };
 #define SHARPI_PLAN_MARGIN (UINT64_C(256) << 20) /* reserve = exact keeps this free */
+/* What a driver keeps on a card for a process that uses it: assumed for described cards. */
+#define SHARPI_PLAN_RUNTIME (UINT64_C(448) << 20)
 
 /* ---- Reserve: device memory that KV may not take */
 
 enum sharpi_reserve_mode {
-    SHARPI_RESERVE_RULE = 0,  /* the architecture's rule; scratch is inside */
-    SHARPI_RESERVE_EXACT = 1, /* scratch is counted, and only a margin kept */
-    SHARPI_RESERVE_BYTES = 2, /* a given number; scratch is inside */
+    SHARPI_RESERVE_RULE = 0,  /* the architecture's rule; scratch and runtime are inside */
+    SHARPI_RESERVE_EXACT = 1, /* scratch and runtime are counted, and only a margin kept */
+    SHARPI_RESERVE_BYTES = 2, /* a given number; scratch and runtime are inside */
 };
 
 struct sharpi_reserve {
@@ -88,6 +92,8 @@ struct sharpi_plan_device {
     char name[64];
     uint64_t total_bytes, free_bytes; /* both 0 for a host of unknown size: nothing is checked there */
     uint64_t granularity;             /* each block of the cache takes a multiple of it; 0: what it holds */
+    /* What the driver keeps there for this process (context, kernels), out of free_bytes, once the device is used. */
+    uint64_t runtime_bytes;
 };
 
 /* What the compiled programs of a device take when it holds segments [first, end), experts of the first n_expert_layers on the
@@ -148,7 +154,8 @@ struct sharpi_plan_part {
     uint64_t weight_bytes, kv_bytes;
     uint64_t mapped_bytes;  /* host: of weights used in the file mapping, by whomever */
     uint64_t carried_bytes; /* host: of values that cross from a device to another */
-    uint64_t scratch_bytes; /* inside the reserve unless reserve = exact */
+    uint64_t scratch_bytes; /* inside the reserve unless reserve = exact, */
+    uint64_t runtime_bytes; /* and so is this */
     uint64_t reserve_bytes;
     uint64_t needed_bytes; /* all of that */
     uint64_t short_bytes;  /* by how much it does not fit, 0 when it does */
@@ -197,6 +204,10 @@ int32_t sharpi_plan_measured(const struct sharpi_plan_request *request,
 int32_t sharpi_plan_update(struct sharpi_plan *plan, const struct sharpi_plan_request *request,
                            struct sharpi_error *err);
 
+/* Whether `larger`, made with a larger chunk, costs nothing against `plan`: all is computed on the devices, with the context that
+ * the user or the model wants, and fits there in both. */
+int32_t sharpi_plan_has_room(const struct sharpi_plan *plan, const struct sharpi_plan *larger);
+
 /* One more sentence. Out of memory drops it: texts are for people. */
 void sharpi_plan_say(struct sharpi_plan_text *text, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
@@ -208,7 +219,7 @@ uint64_t sharpi_plan_short_bytes(const struct sharpi_plan *plan); /* 0 when the 
 
 /* ---- Devices that are only described, and numbers as text (plan-parse.c) */
 
-/* "rtx4070ti:12282MiB" or "name:SIZE,free=SIZE". */
+/* "rtx4070ti:12282MiB" or "name:SIZE,free=SIZE"; a card of SHARPI_PLAN_RUNTIME unless its name is "cpu". */
 int32_t sharpi_plan_parse_device(const char *text, struct sharpi_plan_device *out, struct sharpi_error *err);
 /* "rule", "exact" or a size. 0, or SHARPI_EINVAL without a text. */
 int32_t sharpi_parse_reserve(const char *text, struct sharpi_reserve *out);

@@ -637,6 +637,71 @@ static void parts_take_what_was_planned(void)
     each_fixture(check_plan);
 }
 
+/* Memory that opening a device takes is in the plan, which no limit may hide. */
+static void what_opening_a_device_takes_is_counted(void)
+{
+    struct sharpi_model_options options = {.context = 4096, .kv = "f32"};
+    struct fixture_data data;
+    struct world w;
+    uint64_t needed;
+    CU_ASSERT_EQUAL_FATAL(fixture_read(&fixtures[0], &data), 0);
+    start(&w);
+    set(&w, "model.reserve=exact");
+    set(&w, "backend-twin.memory_limit=2GiB");
+    load_or_fail(&w, data.model, options);
+    CU_ASSERT_EQUAL(w.model->plan->parts[0].runtime_bytes, 0);
+    needed = w.model->plan->parts[0].needed_bytes;
+    stop(&w);
+    start(&w);
+    set(&w, "model.reserve=exact");
+    set(&w, "backend-twin.memory_limit=2GiB");
+    set(&w, "backend-twin.runtime=100000000");
+    load_or_fail(&w, data.model, options);
+    CU_ASSERT_EQUAL(w.model->plan->parts[0].runtime_bytes, 100000000);
+    CU_ASSERT_EQUAL(w.model->plan->parts[0].needed_bytes, needed + 100000000);
+    CU_ASSERT_EQUAL(w.model->plan->parts[0].free_bytes, 2048ull * MIB); /* as before it was opened */
+    CU_ASSERT_EQUAL(w.model->plan->parts[1].runtime_bytes, 0);
+    stop(&w);
+    free(data.logits);
+}
+
+/* Without a wish for the chunk it is the largest that there is room for. */
+static void the_chunk_is_chosen_by_the_room(void)
+{
+    struct sharpi_model_options options = {.context = 4096, .kv = "f32"};
+    struct fixture_data data;
+    struct world w;
+    uint64_t needed;
+    CU_ASSERT_EQUAL_FATAL(fixture_read(&fixtures[0], &data), 0);
+    start(&w);
+    set(&w, "model.reserve=exact");
+    load_or_fail(&w, data.model, options);
+    CU_ASSERT_EQUAL(w.model->chunk, 2048);
+    CU_ASSERT_EQUAL(w.model->plan->chunk, 2048);
+    check_used(w.model, 0);
+    needed = w.model->plan->parts[0].needed_bytes;
+    stop(&w);
+    start(&w); /* a byte too little */
+    set(&w, "model.reserve=exact");
+    set(&w, "backend-twin.memory_limit=%llu", (unsigned long long)needed - 1);
+    load_or_fail(&w, data.model, options);
+    CU_ASSERT_EQUAL(w.model->ranges.n, 1);
+    CU_ASSERT_EQUAL(w.model->chunk, 1024);
+    check_used(w.model, 0);
+    stop(&w);
+    start(&w);
+    set(&w, "model.chunk=512");
+    load_or_fail(&w, data.model, options);
+    CU_ASSERT_EQUAL(w.model->chunk, 512);
+    stop(&w);
+    start(&w); /* the CPU alone */
+    set(&w, "model.device=cpu");
+    load_or_fail(&w, data.model, options);
+    CU_ASSERT_EQUAL(w.model->chunk, 512);
+    stop(&w);
+    free(data.logits);
+}
+
 static void the_plan_splits_what_a_device_cannot_hold(void)
 {
     struct sharpi_model_options options = {.context = 200};
@@ -805,6 +870,8 @@ int main(void)
                                   TEST(pages_are_copied_on_their_devices),
                                   TEST(parts_take_what_was_planned),
                                   TEST(a_device_with_coarse_blocks_is_priced_so),
+                                  TEST(what_opening_a_device_takes_is_counted),
+                                  TEST(the_chunk_is_chosen_by_the_room),
                                   TEST(the_plan_splits_what_a_device_cannot_hold),
                                   TEST(a_part_without_memory_frees_the_others),
                                   TEST(a_failing_part_fails_the_step),

@@ -169,8 +169,10 @@ static void gemma4_12b_on_a_12_gb_card(void)
 {
     struct sharpi_model *model = open_model(synth("gemma4-12b", 0, 0));
     struct sharpi_plan *plan = plan_for(model, "rtx4070ti:12282MiB", "q8_0");
-    const uint64_t activations = 512ull * 4 * (3 * 3840 + 2 * 16 * 512 + 2 * 8 * 512 + 2 * 15360);
+    const uint64_t activations = 2048ull * 4 * (3 * 3840 + 2 * 16 * 512 + 2 * 8 * 512 + 2 * 15360);
     CU_ASSERT(plan->context >= 123361);
+    CU_ASSERT_EQUAL(plan->chunk, 2048); /* there is room for it beside the whole context */
+    CU_ASSERT_EQUAL(plan->parts[0].runtime_bytes, SHARPI_PLAN_RUNTIME);
     CU_ASSERT_EQUAL(plan->parts[0].end_segment, 50);
     CU_ASSERT_EQUAL(plan->parts[0].reserve_bytes, 2 * GIB + activations);
     sharpi_plan_free(plan);
@@ -188,6 +190,32 @@ static void qwen3_8b_keeps_the_dense_reserve_and_says_so(void)
     CU_ASSERT_PTR_NOT_NULL(strstr(text, "max(total / 3, 2 GiB)"));
     CU_ASSERT_PTR_NOT_NULL(strstr(text, "kv = f32: context"));
     free(text);
+    sharpi_plan_free(plan);
+    sharpi_model_free(model);
+}
+
+/* The chunk gives way to context, and what the user says is done. */
+static void a_chunk_is_large_where_all_context_fits(void)
+{
+    struct sharpi_model *model = open_model(synth("gemma4-e4b", 0, 0));
+    struct sharpi_model_options options = {.size = sizeof options, .kv = "q8_0", .chunk = 512};
+    struct sharpi_plan *plan = plan_for(model, "card:8GiB", "q8_0");
+    struct sharpi_plan_wishes wishes = {.n_devices = 1};
+    struct sharpi_plan_device card;
+    struct sharpi_error err = SHARPI_ERROR_INIT;
+    CU_ASSERT_EQUAL(plan->context_limit, SHARPI_CONTEXT_MEMORY);
+    CU_ASSERT_EQUAL(plan->chunk, 512);
+    sharpi_plan_free(plan);
+    plan = plan_for(model, "card:12GiB", "q8_0");
+    CU_ASSERT_EQUAL(plan->chunk, 2048);
+    sharpi_plan_free(plan);
+    plan = plan_for(model, "cpu:64GiB", "q8_0");
+    CU_ASSERT_EQUAL(plan->chunk, 512);
+    sharpi_plan_free(plan);
+    CU_ASSERT_EQUAL_FATAL(sharpi_plan_parse_device("card:12GiB", &card, &err), SHARPI_OK);
+    wishes.devices = &card;
+    CU_ASSERT_EQUAL_FATAL(sharpi_model_plan(model, &options, &wishes, &plan, &err), SHARPI_OK);
+    CU_ASSERT_EQUAL(plan->chunk, 512);
     sharpi_plan_free(plan);
     sharpi_model_free(model);
 }
@@ -227,9 +255,12 @@ static void replay_gives_the_same_plan(void)
 
 int main(void)
 {
-    static CU_TestInfo tests[] = {TEST(table_of_models_and_cards), TEST(gemma4_12b_on_a_12_gb_card),
+    static CU_TestInfo tests[] = {TEST(table_of_models_and_cards),
+                                  TEST(gemma4_12b_on_a_12_gb_card),
                                   TEST(qwen3_8b_keeps_the_dense_reserve_and_says_so),
-                                  TEST(replay_gives_the_same_plan), CU_TEST_INFO_NULL};
+                                  TEST(a_chunk_is_large_where_all_context_fits),
+                                  TEST(replay_gives_the_same_plan),
+                                  CU_TEST_INFO_NULL};
     CU_SuiteInfo suites[] = {{"plan-models", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
     unsigned failures;
     if (!synth_present()) {

@@ -65,7 +65,7 @@ static void make_toy(struct toy *toy, uint32_t n_layers)
     for (uint32_t i = 0; i < n_layers; i++)
         add_weight(toy, i + 1, SHARPI_USE_PLAIN, 100 * MIB);
     add_weight(toy, n_layers + 1, SHARPI_USE_PLAIN, 60 * MIB);
-    toy->device = (struct sharpi_plan_device){"card", 12 * GIB, 12 * GIB, 0};
+    toy->device = (struct sharpi_plan_device){"card", 12 * GIB, 12 * GIB, 0, 0};
     toy->request = (struct sharpi_plan_request){.desc = &toy->desc,
                                                 .weights = &toy->weights,
                                                 .n_devices = 1,
@@ -217,6 +217,126 @@ static void reserve_exact_keeps_a_margin_and_buys_context(void)
     CU_ASSERT(says(&rule->rejected, "reserve = exact: context"));
     sharpi_plan_free(rule);
     sharpi_plan_free(exact);
+}
+
+/* ---- Runtime: what the driver keeps */
+
+static void exact_counts_the_runtime_of_devices_that_are_used(void)
+{
+    struct toy toy;
+    struct sharpi_plan *without, *with;
+    make_toy(&toy, 48);
+    toy.request.reserve.mode = SHARPI_RESERVE_EXACT;
+    toy.request.context = 8192;
+    without = make(&toy);
+    toy.device.runtime_bytes = 400 * MIB;
+    with = make(&toy);
+    CU_ASSERT_EQUAL(with->parts[0].runtime_bytes, 400 * MIB);
+    CU_ASSERT_EQUAL(with->parts[0].needed_bytes, without->parts[0].needed_bytes + 400 * MIB);
+    CU_ASSERT_EQUAL(with->parts[1].runtime_bytes, 0);
+    sharpi_plan_free(with);
+    toy.request.limit_layers = 1; /* none on the device */
+    with = make(&toy);
+    CU_ASSERT_EQUAL(with->parts[0].runtime_bytes, 0);
+    CU_ASSERT_EQUAL(with->parts[0].needed_bytes, 0);
+    sharpi_plan_free(with);
+    sharpi_plan_free(without);
+}
+
+/* A page of a position costs 48 layers x 2 x 4096 bytes x 64 positions: the runtime takes just that much context. */
+static void exact_context_pays_for_the_runtime(void)
+{
+    const uint64_t page = 48ull * 2 * 4096 * 64;
+    struct toy toy;
+    uint32_t without;
+    make_toy(&toy, 48);
+    toy.request.reserve.mode = SHARPI_RESERVE_EXACT;
+    without = context_of(&toy, "f32");
+    toy.device.runtime_bytes = 10 * page;
+    CU_ASSERT_EQUAL(context_of(&toy, "f32"), without - 640);
+}
+
+static void the_reserve_has_room_for_runtime_and_scratch(void)
+{
+    struct sharpi_plan_measure measure = {.device = 0, .end_segment = 50, .scratch_bytes = 300 * MIB};
+    struct toy toy;
+    struct sharpi_plan *plan;
+    make_toy(&toy, 48);
+    toy.request.context = 4096;
+    toy.request.measures = &measure;
+    toy.request.n_measures = 1;
+    measure.weight_bytes = 4860 * MIB;
+    toy.request.reserve = (struct sharpi_reserve){SHARPI_RESERVE_BYTES, 700 * MIB};
+    toy.device.runtime_bytes = 400 * MIB;
+    plan = make(&toy); /* as much as was asked to be kept */
+    CU_ASSERT_EQUAL(plan->parts[0].needed_bytes, 4860 * MIB + plan->parts[0].kv_bytes + 700 * MIB);
+    sharpi_plan_free(plan);
+    toy.device.runtime_bytes = 401 * MIB; /* more than that */
+    plan = make(&toy);
+    CU_ASSERT_EQUAL(plan->parts[0].needed_bytes, 4860 * MIB + plan->parts[0].kv_bytes + 701 * MIB);
+    sharpi_plan_free(plan);
+}
+
+/* ---- Chunk */
+
+/* Whether `larger`, made like `plan` but with this chunk and free memory, is taken in its place. */
+static int32_t takes(struct toy *toy, const struct sharpi_plan *plan, uint32_t chunk)
+{
+    struct sharpi_plan *larger;
+    int32_t yes;
+    toy->request.chunk = chunk;
+    larger = make(toy);
+    yes = sharpi_plan_has_room(plan, larger);
+    sharpi_plan_free(larger);
+    toy->request.chunk = 512;
+    return yes;
+}
+
+static void a_larger_chunk_must_cost_nothing(void)
+{
+    struct toy toy;
+    struct sharpi_plan *plan;
+    make_toy(&toy, 24);
+    use_format(&toy, "q8_0");
+    toy.device.total_bytes = toy.device.free_bytes = 48 * GIB;
+    toy.request.reserve.mode = SHARPI_RESERVE_EXACT;
+    plan = make(&toy);
+    CU_ASSERT_EQUAL(plan->context_limit, SHARPI_CONTEXT_MODEL);
+    CU_ASSERT_TRUE(takes(&toy, plan, 2048));
+    CU_ASSERT_FALSE(takes(&toy, plan, 8192)); /* more than the headroom of rings */
+    toy.device.free_bytes =
+        plan->parts[0].needed_bytes; /* the chunk of 512 fits to the byte, and no larger one */
+    CU_ASSERT_FALSE(takes(&toy, plan, 2048));
+    toy.request.context = plan->context; /* nor where nothing else gives way */
+    toy.request.placement = &plan->placement;
+    CU_ASSERT_FALSE(takes(&toy, plan, 2048));
+    sharpi_plan_free(plan);
+    toy.request.placement = NULL;
+    toy.request.context = 1000;
+    plan = make(&toy);
+    CU_ASSERT_TRUE(takes(&toy, plan, 1000));
+    CU_ASSERT_FALSE(takes(&toy, plan, 1024)); /* no step is as long */
+    sharpi_plan_free(plan);
+}
+
+/* Context that stops for lack of memory is not to share with scratch, and layers on the CPU are slow in any chunk. */
+static void chunks_stay_small_where_memory_is_short(void)
+{
+    struct toy toy;
+    struct sharpi_plan *plan;
+    make_toy(&toy, 24);
+    give_kv(&toy, GIB);
+    plan = make(&toy);
+    CU_ASSERT_EQUAL(plan->context_limit, SHARPI_CONTEXT_MEMORY);
+    CU_ASSERT_FALSE(takes(&toy, plan, 1024));
+    sharpi_plan_free(plan);
+    make_toy(&toy, 24);
+    toy.request.context = 4096;
+    toy.request.limit_layers = 1;
+    toy.request.n_device_layers = 20;
+    plan = make(&toy);
+    CU_ASSERT_FALSE(takes(&toy, plan, 1024));
+    sharpi_plan_free(plan);
 }
 
 /* ---- Context */
@@ -421,7 +541,7 @@ static void several_devices_are_filled_in_order(void)
     struct toy toy;
     struct sharpi_plan *plan;
     struct sharpi_plan_device devices[3] = {
-        {"a", 5 * GIB, 5 * GIB, 0}, {"b", 4 * GIB, 4 * GIB, 0}, {"c", 24 * GIB, 24 * GIB, 0}};
+        {"a", 5 * GIB, 5 * GIB, 0, 0}, {"b", 4 * GIB, 4 * GIB, 0, 0}, {"c", 24 * GIB, 24 * GIB, 0, 0}};
     make_toy(&toy, 48);
     toy.request.devices = devices;
     toy.request.n_devices = 3;
@@ -514,8 +634,11 @@ static void devices_are_described_by_name_and_size(void)
     CU_ASSERT_STRING_EQUAL(device.name, "rtx4070ti");
     CU_ASSERT_EQUAL(device.total_bytes, 12282 * MIB);
     CU_ASSERT_EQUAL(device.free_bytes, 12282 * MIB);
+    CU_ASSERT_EQUAL(device.runtime_bytes, SHARPI_PLAN_RUNTIME);
     CU_ASSERT_EQUAL(sharpi_plan_parse_device("a:2GiB,free=1.5GiB", &device, &err), SHARPI_OK);
     CU_ASSERT_EQUAL(device.free_bytes, 1536 * MIB);
+    CU_ASSERT_EQUAL(sharpi_plan_parse_device("cpu:8GiB", &device, &err), SHARPI_OK);
+    CU_ASSERT_EQUAL(device.runtime_bytes, 0);
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
         CU_ASSERT_EQUAL(sharpi_plan_parse_device(wrong[i], &device, &err), SHARPI_EINVAL);
 }
@@ -591,6 +714,11 @@ int main(void)
                                   TEST(windowed_reserve_is_never_above_dense),
                                   TEST(pattern_without_window_falls_back_to_dense),
                                   TEST(reserve_exact_keeps_a_margin_and_buys_context),
+                                  TEST(exact_counts_the_runtime_of_devices_that_are_used),
+                                  TEST(exact_context_pays_for_the_runtime),
+                                  TEST(the_reserve_has_room_for_runtime_and_scratch),
+                                  TEST(a_larger_chunk_must_cost_nothing),
+                                  TEST(chunks_stay_small_where_memory_is_short),
                                   TEST(bf16_buys_exactly_twice_the_context_of_f32),
                                   TEST(q8_0_buys_its_width_ratio),
                                   TEST(narrow_formats_buy_more_than_their_ratio_once_rings_saturate),

@@ -1,6 +1,7 @@
 /* The CPU backend a second time, as a device with memory of its own: so that models in several parts can be tested without a GPU,
- * to the bit. [backend-twin] devices = N makes it several, granularity = N says that its blocks are multiples of N; memory_limit is
- * the core's to read; refused = KIND makes it refuse ops of that kind. */
+ * to the bit. [backend-twin] devices = N makes it several, granularity = N says that its blocks are multiples of N, runtime = N that
+ * opening the first one takes N bytes; memory_limit is the core's to read; refused = KIND makes it refuse ops of that kind. All of
+ * its memory is always free. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 struct twin {
     struct cpu_backend cpu; /* first: the CPU's functions take it for theirs */
     uint32_t n_devices;
-    uint64_t granularity;
+    uint64_t granularity, runtime, runtime_taken;
     int32_t refused; /* kind of op, 0 = none */
 };
 
@@ -27,9 +28,11 @@ static int32_t device_info(void *ctx, uint32_t index, struct sharpi_device_info 
                            struct sharpi_error *err)
 {
     int32_t status = cpu_device_info(ctx, 0, info, err);
+    const struct twin *twin = ctx;
     (void)index;
+    info->free_bytes = info->total_bytes - twin->runtime_taken;
     info->integrated = 0;
-    info->granularity = ((const struct twin *)ctx)->granularity;
+    info->granularity = twin->granularity;
     snprintf(info->name, sizeof info->name, "twin");
     return status;
 }
@@ -37,7 +40,9 @@ static int32_t device_info(void *ctx, uint32_t index, struct sharpi_device_info 
 static int32_t device_open(void *ctx, uint32_t index, const struct sharpi_device_options *options,
                            struct sharpi_device **out, struct sharpi_error *err)
 {
+    struct twin *twin = ctx;
     (void)index;
+    twin->runtime_taken = twin->runtime;
     return cpu_device_open(ctx, 0, options, out, err);
 }
 
@@ -126,6 +131,7 @@ static int32_t init(const struct sharpi_host *host, const struct sharpi_config *
     const char *devices = host->config_get(config, "devices");
     const char *refused = host->config_get(config, "refused");
     const char *granularity = host->config_get(config, "granularity");
+    const char *runtime = host->config_get(config, "runtime");
     struct twin *twin = host->alloc(host, sizeof *twin, 0);
     int32_t status;
     if (!twin)
@@ -135,6 +141,7 @@ static int32_t init(const struct sharpi_host *host, const struct sharpi_config *
     twin->n_devices = devices ? (uint32_t)atoi(devices) : 1;
     twin->refused = refused ? atoi(refused) : 0;
     twin->granularity = granularity ? (uint64_t)atoi(granularity) : 0;
+    twin->runtime = runtime ? (uint64_t)atoll(runtime) : 0;
     status = host->register_backend(host, &backend, twin, err);
     if (status)
         host->free(host, twin);
@@ -149,7 +156,8 @@ static void fini(void *ctx)
     twin->cpu.host->free(twin->cpu.host, twin);
 }
 
-static const char *const config_keys[] = {"devices", "granularity", "refused", "memory_limit", NULL};
+static const char *const config_keys[] = {"devices", "granularity",  "runtime",
+                                          "refused", "memory_limit", NULL};
 
 static const struct sharpi_plugin plugin = {
     SHARPI_PLUGIN_HEAD,
