@@ -59,7 +59,9 @@ struct sharpi_scheduler {
     float *logits_copy;  /* [n_vocab] for logprobs and verify_reuse */
     float *embed_logits; /* [EMBED_ROWS, n_vocab] nobody reads them */
     float *tap;          /* [chunk, width] */
+    float **taps;        /* [max_running] where the rows of each work item begin there */
     uint32_t tap_width;
+    uint32_t embed_rows_left; /* in the step that is planned */
     struct sharpi_logprob top[SHARPI_TOP_MOST];
     uint32_t n_kept; /* highest logits that the row being sampled consists of; 0 = all logits */
     struct sharpi_scheduler_stats stats;
@@ -83,7 +85,7 @@ struct sharpi_scheduler {
 };
 
 enum {
-    EMBED_ROWS = 32,  /* tokens per step of a mean embedding: each makes a row of logits too */
+    EMBED_ROWS = 32,  /* tokens per step of mean embeddings: each makes a row of logits too */
     FIRST_CHUNK = 16, /* tokens of the first prompt beside running decodes, before anything was measured */
 };
 

@@ -31,21 +31,18 @@ static uint32_t prompt_budget(const struct sharpi_scheduler *s, uint32_t n_decod
     return tokens < most ? (uint32_t)tokens : most;
 }
 
-/* Tokens that a request can take in one step at most. */
-static uint32_t most_of(const struct request *r)
+/* Tokens of the step's budget to a request. Each one of a mean embedding makes a row of logits too, of which there are few. */
+static void give(struct sharpi_scheduler *s, struct request *r, uint32_t most, uint32_t *budget)
 {
-    uint32_t left = left_of(r);
-    return r->what.kind == SHARPI_REQUEST_EMBED_MEAN && left > EMBED_ROWS ? EMBED_ROWS : left;
-}
-
-static uint32_t give(struct request *r, uint32_t most, uint32_t *budget)
-{
-    uint32_t n = most_of(r) - r->n_step;
+    const int32_t has_rows = r->what.kind == SHARPI_REQUEST_EMBED_MEAN;
+    uint32_t n = left_of(r) - r->n_step;
     n = n < most ? n : most;
     n = n < *budget ? n : *budget;
+    if (has_rows && n > s->embed_rows_left)
+        n = s->embed_rows_left;
     r->n_step += n;
     *budget -= n;
-    return n;
+    s->embed_rows_left -= has_rows ? n : 0;
 }
 
 /* The oldest prompt gets half of the budget for sure, the others the rest in the order of their start, and what they leave goes
@@ -59,17 +56,18 @@ static void share_out(struct sharpi_scheduler *s)
         n_decodes += r->n_step;
     }
     budget = prompt_budget(s, n_decodes);
+    s->embed_rows_left = EMBED_ROWS;
     for (r = s->running.first; r && r->n_step; r = r->next)
         ;
     if (r)
-        give(r, (budget + 1) / 2, &budget);
+        give(s, r, (budget + 1) / 2, &budget);
     for (r = s->running.first; r && budget; r = r->next) {
         if (r->n_step == 0)
-            give(r, UINT32_MAX, &budget);
+            give(s, r, UINT32_MAX, &budget);
     }
     for (r = s->running.first; r && budget; r = r->next) {
         if (left_of(r) > 1)
-            give(r, UINT32_MAX, &budget);
+            give(s, r, UINT32_MAX, &budget);
     }
 }
 
@@ -95,7 +93,12 @@ static void add_work(struct sharpi_scheduler *s, struct request *r)
         w->want = 2;
         w->logits = s->embed_logits;
     }
-    w->taps = s->tap ? &s->tap : NULL;
+    if (s->tap) { /* rows of their own, one after the other */
+        s->taps[s->n_work] =
+            s->n_work ? s->taps[s->n_work - 1] + (size_t)s->work[s->n_work - 1].n_tokens * s->tap_width
+                      : s->tap;
+        w->taps = &s->taps[s->n_work];
+    }
     r->session->top_k = top_wanted(s, r);
     s->work_of[s->n_work++] = r;
 }
@@ -217,7 +220,7 @@ static void take_embedding(struct sharpi_scheduler *s, struct request *r, const 
     for (i = 0; i < rows; i++) {
         for (j = 0; j < s->tap_width; j++)
             r->embedding[j] +=
-                s->tap[(size_t)i * s->tap_width + j] / (work->want == 2 ? (float)r->n_prompt : 1);
+                work->taps[0][(size_t)i * s->tap_width + j] / (work->want == 2 ? (float)r->n_prompt : 1);
     }
 }
 
@@ -347,11 +350,6 @@ void scheduler_step(struct sharpi_scheduler *s)
     for (i = 0; i < s->n_work; i++)
         s->lengths[i] = sharpi_session_length(s->work[i].session);
     begin = scheduler_now();
-    if (s->tap) { /* taps are read from one sequence at a time */
-        run_one_by_one(s);
-        count_step(s, scheduler_now() - begin);
-        return;
-    }
     status = run(s, s->work, s->n_work, &err);
     if (!status) {
         count_step(s, scheduler_now() - begin);

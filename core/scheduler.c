@@ -196,9 +196,10 @@ static int32_t create_tap(struct sharpi_scheduler *s, struct sharpi_error *err)
                            "embeddings");
     s->tap_width = value->width;
     s->tap = malloc((size_t)model->chunk * s->tap_width * sizeof *s->tap);
+    s->taps = calloc(s->max_running, sizeof *s->taps);
     s->embed_logits = malloc((size_t)EMBED_ROWS * model->desc.n_vocab * sizeof *s->embed_logits);
-    return s->tap && s->embed_logits ? SHARPI_OK
-                                     : sharpi_fail(err, SHARPI_ENOMEM, "no memory for embeddings");
+    return s->tap && s->taps && s->embed_logits ? SHARPI_OK
+                                                : sharpi_fail(err, SHARPI_ENOMEM, "no memory for embeddings");
 }
 
 static int32_t create_parts(struct sharpi_scheduler *s, struct sharpi_error *err)
@@ -292,5 +293,6 @@ void sharpi_scheduler_destroy(struct sharpi_scheduler *scheduler)
     free(s->logits_copy);
     free(s->embed_logits);
     free(s->tap);
+    free(s->taps);
     free(s);
 }

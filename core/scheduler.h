@@ -139,8 +139,8 @@ struct sharpi_request {
 
 /* SHARPI_EINVAL: a request that can never work: empty, unknown tokens, bad sampler, longer than the context or all pages (the
  * text has the numbers). SHARPI_EFULL: the queue is full, try later. SHARPI_ENOMEM. SHARPI_ENOTSUP: embeddings of a model
- * that was not loaded with the tap "result_norm" (a model loaded so computes one sequence per step). SHARPI_ECANCELLED:
- * shutting down. SHARPI_EBUG: the page accounts do not add up. On an error no event follows. */
+ * that was not loaded with the tap "result_norm". SHARPI_ECANCELLED: shutting down. SHARPI_EBUG: the page accounts do not add
+ * up. On an error no event follows. */
 int32_t sharpi_scheduler_submit(struct sharpi_scheduler *scheduler, const struct sharpi_request *request,
                                 uint64_t *id, struct sharpi_error *err);
 /* An id that is finished or unknown is fine. */

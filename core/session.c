@@ -88,8 +88,9 @@ static int32_t check_work(const struct sharpi_model *model, const struct sharpi_
         }
         if (work[i].want == 2 && !work[i].logits)
             return sharpi_fail(err, SHARPI_EINVAL, "item %u wants all logits and has no room for them", i);
-        if (work[i].taps && n_work > 1)
-            return sharpi_fail(err, SHARPI_ENOTSUP, "taps are read from one sequence at a time");
+        if (model->n_taps && !work[i].taps)
+            return sharpi_fail(err, SHARPI_EINVAL,
+                               "the model was loaded with taps: item %u has no room for them", i);
         if (work[i].n_tokens > model->context - sharpi_session_length(work[i].session))
             return sharpi_fail(
                 err, SHARPI_EFULL,
@@ -231,25 +232,69 @@ static void deliver_top(const struct sharpi_work *work, uint32_t n_work, const s
     }
 }
 
-/* Where this step's rows of each tap go. */
-static int32_t point_taps(struct sharpi_model *model, const struct sharpi_work *work, uint32_t n_work,
-                          const struct progress *progress, struct sharpi_error *err)
+/* ---- Taps: one sequence's rows go where they belong at once, several sequences' by way of a buffer. */
+
+/* Rows of the value that item i has in the running step. */
+static uint32_t tap_rows(const struct sharpi_value *v, const struct progress *p)
 {
-    if (model->n_taps && (n_work != 1 || !work[0].taps))
-        return sharpi_fail(err, SHARPI_EINVAL,
-                           "the model was loaded with taps: every step needs room for them");
-    for (uint32_t i = 0; i < model->n_taps; i++) {
-        const struct sharpi_value *v = sharpi_graph_view(model->graph)->values[model->taps[i]];
-        model->tap_pointers[i] = work[0].taps[i] + (size_t)progress[0].fed * v->width;
+    return v->rows == SHARPI_ROWS_SELECTED ? p->n_logits : p->now;
+}
+
+/* Where they go: after those of the steps before. */
+static float *tap_place(const struct sharpi_value *v, const struct sharpi_work *work,
+                        const struct progress *p, uint32_t tap)
+{
+    const int32_t is_last_alone = v->rows == SHARPI_ROWS_SELECTED && work->want != 2;
+    return work->taps[tap] + (is_last_alone ? 0 : (size_t)p->fed * v->width);
+}
+
+static const struct sharpi_value *tap_value(const struct sharpi_model *model, uint32_t tap)
+{
+    return sharpi_graph_view(model->graph)->values[model->taps[tap]];
+}
+
+/* *rows is new: free() it when the step has ended. */
+static int32_t point_taps(struct sharpi_model *model, const struct sharpi_work *work, uint32_t n_work,
+                          const struct progress *progress, uint32_t n_tokens, float **rows,
+                          struct sharpi_error *err)
+{
+    size_t width = 0;
+    for (uint32_t i = 0; i < model->n_taps; i++)
+        width += tap_value(model, i)->width;
+    if (n_work > 1 && width) {
+        *rows = calloc(n_tokens, width * sizeof **rows);
+        if (!*rows)
+            return sharpi_fail(err, SHARPI_ENOMEM, "no memory for the taps of %u tokens", n_tokens);
+    }
+    for (uint32_t i = 0, at = 0; i < model->n_taps; i++) {
+        const struct sharpi_value *v = tap_value(model, i);
+        model->tap_pointers[i] = *rows ? *rows + (size_t)at * n_tokens : tap_place(v, work, progress, i);
+        at += v->width;
     }
     return SHARPI_OK;
 }
 
+static void deliver_taps(const struct sharpi_model *model, const struct sharpi_work *work, uint32_t n_work,
+                         const struct progress *progress)
+{
+    for (uint32_t tap = 0; tap < model->n_taps; tap++) {
+        const struct sharpi_value *v = tap_value(model, tap);
+        const float *row = model->tap_pointers[tap];
+        for (uint32_t i = 0; i < n_work; i++) {
+            const size_t n = (size_t)tap_rows(v, &progress[i]) * v->width;
+            if (n)
+                memcpy(tap_place(v, &work[i], &progress[i], tap), row, n * sizeof *row);
+            row += n;
+        }
+    }
+}
+
 /* Room for what the step leaves. */
 static int32_t prepare_results(struct sharpi_model *model, const struct sharpi_work *work, uint32_t n_work,
-                               const struct progress *progress, uint32_t n_logits,
-                               struct sharpi_results *results, struct sharpi_error *err)
+                               const struct progress *progress, const struct sharpi_batch *batch,
+                               struct sharpi_results *results, float **tap_rows, struct sharpi_error *err)
 {
+    const uint32_t n_logits = (uint32_t)batch->n_logits;
     int32_t status = SHARPI_OK;
     *results = (struct sharpi_results){.top_k = choose_top(model, work, n_work, progress),
                                        .taps = model->tap_pointers,
@@ -262,7 +307,7 @@ static int32_t prepare_results(struct sharpi_model *model, const struct sharpi_w
         status = reserve_logits(model, n_logits, err);
     if (!results->logits)
         results->logits = model->logits;
-    return status ? status : point_taps(model, work, n_work, progress, err);
+    return status ? status : point_taps(model, work, n_work, progress, batch->n_tokens, tap_rows, err);
 }
 
 static int32_t run_step(struct sharpi_model *model, const struct sharpi_work *work, uint32_t n_work,
@@ -270,11 +315,17 @@ static int32_t run_step(struct sharpi_model *model, const struct sharpi_work *wo
 {
     struct sharpi_batch batch;
     struct sharpi_results results;
+    float *tap_rows = NULL; /* of several sequences */
     int32_t status;
     if ((status = pack(model, work, n_work, progress, &batch, err)) ||
-        (status = prepare_results(model, work, n_work, progress, batch.n_logits, &results, err)) ||
-        (status = sharpi_parts_run(model, &batch, &results, err)))
+        (status = prepare_results(model, work, n_work, progress, &batch, &results, &tap_rows, err)) ||
+        (status = sharpi_parts_run(model, &batch, &results, err))) {
+        free(tap_rows);
         return status;
+    }
+    if (tap_rows)
+        deliver_taps(model, work, n_work, progress);
+    free(tap_rows);
     for (uint32_t i = 0; i < n_work; i++) {
         if (progress[i].now)
             work[i].session->has_logits = work[i].session->n_top = 0;

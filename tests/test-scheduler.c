@@ -556,52 +556,73 @@ static void preempted_sequences_resume_with_the_same_text(void)
 
 /* ---- Embeddings */
 
+enum { N_TEXTS = 6 };
+
+/* Rows of the final norm, [n, width], of the tokens alone. free(). */
+static float *norms_alone(struct sharpi_model *model, const int32_t *tokens, uint32_t n)
+{
+    struct sharpi_session *session = NULL;
+    float *rows = malloc((size_t)n * model->desc.width * sizeof *rows), *tap = rows;
+    float *logits = malloc((size_t)n * FIXTURE_VOCAB * sizeof *logits);
+    struct sharpi_work work = {.tokens = tokens, .n_tokens = n, .want = 2, .logits = logits, .taps = &tap};
+    CU_ASSERT_FATAL(rows && logits && sharpi_session_create(model, &session, NULL) == 0);
+    work.session = session;
+    CU_ASSERT(sharpi_step(model, &work, 1, NULL) == 0);
+    sharpi_session_free(session);
+    free(logits);
+    return rows;
+}
+
+/* An embedding beside what a step with nothing else in it leaves. */
+static void check_embedding(struct sharpi_model *model, const struct sharpi_request *r,
+                            const struct answer *a)
+{
+    const uint32_t width = model->desc.width;
+    float *rows = norms_alone(model, r->tokens, r->n_tokens), wanted[1024] = {0};
+    const uint32_t first = r->kind == SHARPI_REQUEST_EMBED_LAST ? r->n_tokens - 1 : 0;
+    for (uint32_t i = first; i < r->n_tokens; i++) {
+        for (uint32_t j = 0; j < width; j++)
+            wanted[j] += rows[(size_t)i * width + j] / (float)(r->n_tokens - first);
+    }
+    CU_ASSERT(a->n_embedding == width && a->n == 0);
+    CU_ASSERT(max_difference(wanted, a->embedding, width) < 1e-4f);
+    free(rows);
+}
+
+/* Texts of different lengths, both kinds, and an answer, all at once. */
 static void embeddings_are_the_final_norm(void)
 {
     static const char *const taps[] = {"result_norm", NULL};
     struct fixture_data data;
     struct sharpi_model *model;
     struct sharpi_scheduler *s;
-    struct sharpi_session *session = NULL;
-    struct answer *a = calloc(3, sizeof *a);
-    struct sharpi_request r = {.n_tokens = 100, .kind = SHARPI_REQUEST_EMBED_MEAN};
-    float *rows, *logits, mean, *tap;
-    uint32_t i, width;
+    struct sharpi_scheduler_stats stats;
+    struct answer *a = calloc(N_TEXTS + 1, sizeof *a);
+    struct sharpi_request texts[N_TEXTS], r;
     CU_ASSERT_FATAL(a != NULL);
     open_fixture("gemma3", &data);
-    r.tokens = data.tokens;
-    model = load(&data, (struct sharpi_model_options){.taps = taps, .chunk = 128, .max_sessions = 3});
-    width = model->desc.width;
+    model =
+        load(&data, (struct sharpi_model_options){.taps = taps, .chunk = 128, .max_sessions = N_TEXTS + 1});
     s = schedule(model, (struct sharpi_scheduler_options){.max_stall_ms = 0});
-    CU_ASSERT(answer_ask(s, r, &a[0]) == 0);
-    r.kind = SHARPI_REQUEST_EMBED_LAST;
-    CU_ASSERT(answer_ask(s, r, &a[1]) == 0);
     r = (struct sharpi_request){.tokens = data.greedy, .n_tokens = 48, .max_tokens = 24, .ignore_end = 1};
-    CU_ASSERT(answer_ask(s, r, &a[2]) == 0);
-    CU_ASSERT(answer_wait(&a[0]) && answer_wait(&a[1]) && answer_wait(&a[2]));
-    CU_ASSERT(a[2].n == 24 && memcmp(a[2].tokens, data.greedy + 48, 24 * sizeof(int32_t)) == 0);
-    CU_ASSERT(a[0].n_embedding == width && a[1].n_embedding == width && a[0].n == 0);
+    CU_ASSERT(answer_ask(s, r, &a[N_TEXTS]) == 0);
+    for (uint32_t i = 0; i < N_TEXTS; i++) {
+        texts[i] = (struct sharpi_request){.tokens = data.tokens + 11 * i,
+                                           .n_tokens = i == 0 ? 100 : 7 + 5 * i,
+                                           .kind = i % 3 == 1 ? SHARPI_REQUEST_EMBED_LAST
+                                                              : SHARPI_REQUEST_EMBED_MEAN};
+        CU_ASSERT(answer_ask(s, texts[i], &a[i]) == 0);
+    }
+    for (uint32_t i = 0; i <= N_TEXTS; i++)
+        CU_ASSERT(answer_wait(&a[i]) && a[i].status == 0);
+    CU_ASSERT(a[N_TEXTS].n == 24 && memcmp(a[N_TEXTS].tokens, data.greedy + 48, 24 * sizeof(int32_t)) == 0);
+    stats = stats_of(s);
+    CU_ASSERT(stats.batch_seqs.sum > (double)stats.batch_seqs.n); /* some steps had several */
+    CU_ASSERT(stats.failed_steps == 0 && stats.steps == stats.batch_seqs.n);
     sharpi_scheduler_destroy(s);
-    rows = malloc((size_t)100 * width * sizeof *rows);
-    logits = malloc((size_t)100 * FIXTURE_VOCAB * sizeof *logits);
-    tap = rows;
-    CU_ASSERT_FATAL(rows && logits && sharpi_session_create(model, &session, NULL) == 0);
-    CU_ASSERT(sharpi_step(model,
-                          &(struct sharpi_work){.session = session,
-                                                .tokens = data.tokens,
-                                                .n_tokens = 100,
-                                                .want = 2,
-                                                .logits = logits,
-                                                .taps = &tap},
-                          1, NULL) == 0);
-    for (i = 0, mean = 0; i < 100; i++)
-        mean += rows[(size_t)i * width + 7] / 100;
-    CU_ASSERT(fabsf(mean - a[0].embedding[7]) < 1e-4f);
-    CU_ASSERT(max_difference(rows + (size_t)99 * width, a[1].embedding, width) < 1e-4f);
-    free(rows);
-    free(logits);
+    for (uint32_t i = 0; i < N_TEXTS; i++)
+        check_embedding(model, &texts[i], &a[i]);
     free(a);
-    sharpi_session_free(session);
     sharpi_model_free(model);
 }
 
