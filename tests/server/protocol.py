@@ -212,7 +212,7 @@ def disconnects(server):
     key = 'sharpi_requests_finished_total{reason="cancelled"}'
     before = server.wait_idle()[key]
     for stream in (False, True):
-        for seconds in (0.0, 0.1, 0.4):
+        for seconds in (0.0, 0.05, 0.1):
             drop(server, seconds, stream)
     time.sleep(0.5)
     after = server.wait_idle()
