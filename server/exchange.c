@@ -84,8 +84,11 @@ static enum MHD_Result begin(struct server *server, struct MHD_Connection *conne
                              const char *method, void **context)
 {
     struct exchange *x = calloc(1, sizeof *x);
-    if (!x)
-        return MHD_NO;
+    if (!x) {
+        metrics_count(&server->metrics, route_number(NULL), MHD_HTTP_SERVICE_UNAVAILABLE);
+        return spare_respond(server, connection,
+                             strncmp(url, "/v1/messages", 12) == 0 ? API_ANTHROPIC : API_OPENAI);
+    }
     *context = x;
     server->active++;
     x->server = server;

@@ -63,6 +63,11 @@ void exchange_completed(void *server, struct MHD_Connection *connection, void **
 
 /* Headers, encoding, error document: hands the response to libmicrohttpd (respond.c). */
 enum MHD_Result exchange_respond(struct exchange *x);
+/* Responses of which all requests may have the same one, made while there is memory; destroyed with the server. */
+int32_t spares_create(struct MHD_Response *spares[2], struct sharpi_error *err);
+void spares_destroy(struct MHD_Response *spares[2]);
+enum MHD_Result spare_respond(const struct server *server, struct MHD_Connection *connection,
+                              enum api_style style);
 /* Runs x->reply to its end, or to its first event when it streams (stream.c). -1 with x->error. */
 int32_t exchange_run_reply(struct exchange *x);
 /* A response that reads from x->reply, which it takes over. */

@@ -1,5 +1,6 @@
 /* Responses: headers, gzip, error documents. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "exchange.h"
 #include "gzip.h"
@@ -81,6 +82,54 @@ static void add_headers(const struct exchange *x, struct MHD_Response *response,
     origin_add_headers(x, response);
 }
 
+/* ---- Without memory */
+
+#define SPARE_TEXT "the server has no memory for an answer now; try again later"
+
+static const char *const spare_texts[2] = {
+    [API_OPENAI] = "{\"error\":{\"message\":\"" SPARE_TEXT
+                   "\",\"type\":\"server_error\",\"param\":null,\"code\":\"out_of_memory\"}}\n",
+    [API_ANTHROPIC] =
+        "{\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"" SPARE_TEXT "\"}}\n",
+};
+
+int32_t spares_create(struct MHD_Response *spares[2], struct sharpi_error *err)
+{
+    for (uint32_t i = 0; i < 2; i++) {
+        spares[i] = MHD_create_response_from_buffer(strlen(spare_texts[i]), (void *)(uintptr_t)spare_texts[i],
+                                                    MHD_RESPMEM_PERSISTENT);
+        if (!spares[i] ||
+            !MHD_add_response_header(spares[i], MHD_HTTP_HEADER_CONTENT_TYPE, "application/json") ||
+            !MHD_add_response_header(spares[i], MHD_HTTP_HEADER_RETRY_AFTER, "1") ||
+            !MHD_add_response_header(spares[i], MHD_HTTP_HEADER_CACHE_CONTROL, "no-store"))
+            return sharpi_fail(err, SHARPI_ENOMEM, "no memory for responses");
+    }
+    return SHARPI_OK;
+}
+
+void spares_destroy(struct MHD_Response *spares[2])
+{
+    for (uint32_t i = 0; i < 2; i++) {
+        if (spares[i])
+            MHD_destroy_response(spares[i]);
+        spares[i] = NULL;
+    }
+}
+
+enum MHD_Result spare_respond(const struct server *server, struct MHD_Connection *connection,
+                              enum api_style style)
+{
+    return MHD_queue_response(connection, MHD_HTTP_SERVICE_UNAVAILABLE,
+                              server->spares[style == API_ANTHROPIC ? API_ANTHROPIC : API_OPENAI]);
+}
+
+static enum MHD_Result without_memory(struct exchange *x)
+{
+    x->status = x->error.status = MHD_HTTP_SERVICE_UNAVAILABLE;
+    connection_set(x->tracked, CONNECTION_WRITING);
+    return spare_respond(x->server, x->connection, x->style);
+}
+
 enum MHD_Result exchange_respond(struct exchange *x)
 {
     struct MHD_Response *response;
@@ -89,10 +138,10 @@ enum MHD_Result exchange_respond(struct exchange *x)
     if (x->error.status)
         make_error(x);
     if (x->out.failed)
-        return MHD_NO; /* not even an error document */
+        return without_memory(x); /* not even an error document */
     response = is_stream ? exchange_stream_response(x) : whole_response(x);
     if (!response)
-        return MHD_NO;
+        return without_memory(x);
     add_headers(x, response, is_stream);
     connection_set(x->tracked, CONNECTION_WRITING);
     result = MHD_queue_response(x->connection, x->status, response);

@@ -180,6 +180,8 @@ int32_t server_start(const struct server_parts *parts, struct server **out, stru
     json_memory_watch();
     status = api_keys_init(&s->keys, parts->settings->api_keys_file, parts->settings->api_keys, err);
     if (!status)
+        status = spares_create(s->spares, err);
+    if (!status)
         status = make_parts(s, parts, err);
     if (!status)
         status = open_door(s, err);
@@ -219,6 +221,7 @@ void server_free(struct server *s)
     if (!s)
         return;
     connections_destroy(s->connections);
+    spares_destroy(s->spares);
     prompt_template_destroy(s->prompt_template);
     free(s->breakers);
     api_keys_free(&s->keys);

@@ -45,6 +45,8 @@ struct server {
     _Atomic uint32_t active;  /* requests whose response is not sent to the end */
     _Atomic int32_t draining; /* no new requests */
     struct MHD_Daemon *daemon;
+    struct MHD_Response
+        *spares[2];    /* by API style: 503 for who comes when there is no memory for a response */
     int32_t loopback;  /* only this machine can connect */
     char address[160]; /* where it listens, as a URL */
 };
