@@ -75,8 +75,11 @@ core_libcore_la_SOURCES = $(JINJA_SOURCES) \
 	core/reasoning.h \
 	core/sampler-chain.c \
 	core/sampler-internal.h \
+	core/sampler-lanes.h \
+	core/sampler-logits.c \
 	core/sampler-penalties.c \
 	core/sampler-scan.c \
+	core/sampler-select.c \
 	core/sampler-stages.c \
 	core/sampler-top.c \
 	core/sampler-top.h \

@@ -2,9 +2,11 @@
  *
  * The *view* is what is left to choose from: logits in ascending order of id, of which those at -inf are cut out. Its *order* is
  * highest logit first, lowest id on a tie. A token's *weight* is exp((logit - highest) * factor) as an integer, WEIGHT_ONE for
- * the highest: sums are exact, so results do not depend on how a cut is found. (What is less likely than the likeliest by
- * 2 * WEIGHT_ONE has the weight 0: in the largest vocabularies such tokens are one draw in ten thousand at the very most.) A cut by weight ends with the first token, in order, at which the running sum
- * passes what is wanted; the draw is such a token too, for a random part of the whole sum.
+ * the highest: sums are exact, so results do not depend on how they are added up. (What is less likely than the likeliest by
+ * 2 * WEIGHT_ONE has the weight 0: in the largest vocabularies such tokens are one draw in ten thousand at the very most.)
+ * A cut by weight ends with the first token, in order, at which the running sum passes what is wanted. The draw is the first
+ * token by id at which the running sum passes a random part of the whole: any order does for a draw, and this one needs no
+ * search.
  *
  * Invariant: ids ascend, so places in the view order ties as ids do; a view whose maximum is known has no NaN and no +inf.
  */
@@ -27,8 +29,9 @@ enum stage {
 };
 
 enum {
-    WEIGHT_ONE = 1 << 30,
-    SUM_BLOCK = 64, /* weights whose sum is known when a cut is estimated */
+    WEIGHT_BITS = 30,
+    WEIGHT_ONE = 1 << WEIGHT_BITS,
+    BLOCK = 64, /* logits whose maximum and sum of weights are remembered */
 };
 
 struct cand {
@@ -42,26 +45,45 @@ struct scale {
     float factor; /* 1 / temperature once that stage has run */
 };
 
-/* The last place that is kept: what comes behind it in the order of `keys` is not. */
+/* What orders the tokens of a view, highest key first, and what they count for. */
+struct measure {
+    struct scale scale;
+    int32_t is_near; /* the key is -|depth below the highest - centre|, else the logit */
+    int32_t is_rank; /* each that is left counts 1, else its weight */
+    float centre;
+};
+
+struct range {
+    float low, high; /* of keys; low is outside */
+};
+
+/* The last place that is kept: what comes behind it in the order of keys is not. */
 struct cut {
     float key;
     int32_t at;
-    int32_t count; /* of kept ones; -1: not known */
+    int32_t count; /* of kept ones at most; -1: not known */
     uint64_t mass; /* their weights; 0: not known */
 };
+
+static inline int32_t is_kept(struct cut c, float key, int32_t at)
+{
+    return (key > c.key) | ((key == c.key) & (at <= c.at)); /* no branch: nobody could predict it */
+}
 
 struct view {
     float *logits;
     const int32_t *ids; /* NULL: a logit's place is its id */
     int32_t n;
-    int32_t max_known, weighed; /* is scale.max right; are the sampler's weights and `total` */
+    float *maxima;              /* of each block, if max_known */
+    int32_t max_known, weighed; /* is scale.max right; are `total` and the sampler's sums */
     struct scale scale;
     uint64_t total;
-    int32_t has_tail; /* behind `end`, still to be cut out: the draw does not get so far */
+    int32_t has_tail; /* what is behind `end` by the keys `by` is not in the sums, but not yet cut out */
     struct cut end;
+    struct measure by;
 };
 
-/* Keys with their weights, and where in the view they are (NULL: in the same place). */
+/* Tokens that a cut may lie between: keys, what they count for, and where in the view they are, ascending. */
 struct part {
     float *keys;
     uint32_t *weights;
@@ -91,11 +113,11 @@ struct sharpi_sampler {
     /* [n_vocab] each */
     float *list_logits; /* of a view that has become short */
     int32_t *list_ids;
-    uint32_t *weights;
-    float *keys;
-    int32_t *kept;
     struct part parts[2];
-    uint64_t *block_sums; /* [n_vocab / SUM_BLOCK + 1] */
+
+    /* [n_vocab / BLOCK + 1] each */
+    float *maxima;
+    uint64_t *sums; /* of a view's weights */
 };
 
 /* sampler.c */
@@ -106,24 +128,42 @@ int32_t sample_view(struct sharpi_sampler *sampler, float *logits, const int32_t
 /* sampler-chain.c */
 int32_t chain_parse(const char *text, enum stage *chain, int32_t *n, struct sharpi_error *err);
 
-/* sampler-scan.c: passes over all logits */
-float scan_max(float *logits, int32_t n); /* and replaces NaN by -inf, +inf by FLT_MAX */
-/* weights[i] = the weight of logits[i]; returns their sum. *depth (may be NULL): sum of weight * depth below the highest. */
-uint64_t scan_weigh(const float *logits, int32_t n, const struct scale *by, uint32_t *weights,
-                    uint64_t *depth);
-double scan_sum_exp(const float *logits, int32_t n, float max); /* sum of exp(logit - max) */
-/* keys[i] = -|depth of logits[i] below the highest - centre| */
-void scan_nearness(const float *logits, int32_t n, const struct scale *by, float centre, float *keys);
-void scan_ones(const float *logits, int32_t n, uint32_t *weights); /* 1 for what is left, 0 for what is cut */
-void scan_block_sums(const uint32_t *weights, int32_t n, uint64_t *to); /* of SUM_BLOCK each */
-/* in = what has bottom < key <= top; returns the sum of the weights with key > top. */
-uint64_t scan_split(const struct part *from, float top, float bottom, struct part *in);
-int32_t scan_count(const float *keys, int32_t n, float at_least);
-/* Logits become -inf and weights (may be NULL) 0 where the key is lower. */
-void scan_cut(const float *keys, int32_t n, float at_least, float *logits, uint32_t *weights);
-int32_t scan_gather(const float *keys, int32_t n, float at_least, int32_t *at);  /* places, ascending */
-int32_t scan_first(const float *logits, int32_t n, float at_least);              /* lowest id, -1: none */
-int32_t scan_top_k(const float *logits, int32_t n, int32_t k, struct cand *out); /* sorted; -inf left out */
+/* sampler-scan.c: passes over all logits. Blocks whose maxima say that there is nothing in them are passed over. */
+/* The highest logit, and of each block. Replaces NaN by -inf, +inf by FLT_MAX. */
+float scan_max(float *logits, int32_t n, float *maxima);
+/* Sums of each block's weights; returns the whole. *depth (may be NULL): sum of weight * depth below the highest. */
+uint64_t scan_weigh(const struct view *v, uint64_t *sums, uint64_t *depth);
+uint64_t scan_weigh_kept(const struct view *v, uint64_t *sums); /* without the tail */
+/* What has key > range.high: adds up each block's. Between: what has low < key <= high. */
+struct split {
+    uint64_t above, total; /* total: if is_whole, when no block is passed over */
+    int32_t n_above;
+};
+struct split scan_split(const struct view *v, const struct measure *m, struct range r, int32_t is_whole,
+                        uint64_t *sums, struct part *between);
+/* Keys and weights of a block. Returns how many it has. */
+int32_t scan_block(const struct view *v, const struct measure *m, int32_t block, float *keys,
+                   uint32_t *weights);
+int32_t scan_count(const struct view *v, const struct measure *m, struct cut c); /* what is kept */
+/* Copies what is kept; `logits` and `ids` may be the view's own. Returns how many. */
+int32_t scan_gather(const struct view *v, const struct measure *m, struct cut c, float *logits, int32_t *ids);
+void scan_cut(const struct view *v, const struct measure *m, struct cut c); /* -inf to what is not kept */
+
+struct range scan_range(const float *keys, int32_t n); /* lowest and highest; of none {inf, -inf} */
+
+/* sampler-select.c: finding the place of a cut. By weight, the sampler's sums become those of what is kept, and c.mass. */
+/* Where, in the order of keys, the running sum of what tokens count for passes `wanted`, less than `total`. By weight: the view
+ * is weighed. */
+struct cut find_cut(struct sharpi_sampler *s, const struct view *v, const struct measure *m, uint64_t total,
+                    uint64_t wanted);
+/* Where it reaches a share of the whole. */
+struct cut find_share(struct sharpi_sampler *s, const struct view *v, const struct measure *m, double share);
+struct cut cut_at_rank(struct sharpi_sampler *s, const struct view *v, const struct measure *m,
+                       int32_t k); /* behind the k first */
+
+/* sampler-logits.c: passes over a row that no sampler has seen. */
+double logits_sum_exp(const float *logits, int32_t n, float max); /* sum of exp(logit - max) */
+int32_t logits_top_k(const float *logits, int32_t n, int32_t k, struct cand *out); /* sorted; -inf left out */
 
 /* sampler-top.c */
 int32_t stage_is_off(const struct sharpi_sampler_params *p,
@@ -136,7 +176,7 @@ void apply_dry(struct sharpi_sampler *s, struct view *v);
 
 /* sampler-stages.c */
 void view_know_max(struct view *v);
-void view_cut_tail(struct sharpi_sampler *s, struct view *v); /* before another stage looks at the view */
+void view_cut_tail(struct view *v); /* before another stage looks at the view */
 void view_settle(
     struct view *v); /* before logits change: what temperature has done to them becomes their value */
 void apply_top_k(struct sharpi_sampler *s, struct view *v);

@@ -77,13 +77,13 @@ uint32_t sharpi_logits_candidates(float *logits, uint32_t n_vocab, uint32_t k, i
 {
     struct cand best[SHARPI_TOP_MAX];
     const int32_t wanted = k < SHARPI_TOP_MAX ? (int32_t)k : SHARPI_TOP_MAX;
-    const float max = scan_max(logits, (int32_t)n_vocab);
-    const int32_t n = max > -INFINITY ? scan_top_k(logits, (int32_t)n_vocab, wanted, best) : 0;
+    const float max = scan_max(logits, (int32_t)n_vocab, NULL);
+    const int32_t n = max > -INFINITY ? logits_top_k(logits, (int32_t)n_vocab, wanted, best) : 0;
     for (int32_t i = 0; i < n; i++) {
         ids[i] = best[i].id;
         values[i] = best[i].logit;
     }
     if (log_sum)
-        *log_sum = n ? max + (float)log(scan_sum_exp(logits, (int32_t)n_vocab, max)) : -INFINITY;
+        *log_sum = n ? max + (float)log(logits_sum_exp(logits, (int32_t)n_vocab, max)) : -INFINITY;
     return (uint32_t)n;
 }

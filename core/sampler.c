@@ -138,15 +138,13 @@ static int32_t allocate(struct sharpi_sampler *s, struct sharpi_error *err)
     s->repeats = calloc(n, sizeof *s->repeats);
     s->list_logits = malloc(n * sizeof *s->list_logits);
     s->list_ids = malloc(n * sizeof *s->list_ids);
-    s->weights = malloc(n * sizeof *s->weights);
-    s->keys = malloc(n * sizeof *s->keys);
-    s->kept = malloc(n * sizeof *s->kept);
-    s->block_sums = malloc((n / SUM_BLOCK + 1) * sizeof *s->block_sums);
+    s->maxima = malloc((n / BLOCK + 1) * sizeof *s->maxima);
+    s->sums = malloc((n / BLOCK + 1) * sizeof *s->sums);
     int32_t parts = allocate_part(&s->parts[0], n) && allocate_part(&s->parts[1], n);
     s->bias = malloc(s->params.n_bias * sizeof *s->bias + 1);
     s->is_breaker = s->params.n_dry_breakers > 0 ? calloc(n, 1) : NULL;
-    if (!s->counts || !s->repeats || !s->list_logits || !s->list_ids || !s->weights || !s->keys || !s->kept ||
-        !s->block_sums || !parts || !s->bias || (s->params.n_dry_breakers > 0 && !s->is_breaker))
+    if (!s->counts || !s->repeats || !s->list_logits || !s->list_ids || !s->maxima || !s->sums || !parts ||
+        !s->bias || (s->params.n_dry_breakers > 0 && !s->is_breaker))
         return sharpi_fail(err, SHARPI_ENOMEM, "no memory for a sampler over %d tokens", s->n_vocab);
     return SHARPI_OK;
 }
@@ -199,15 +197,13 @@ void sharpi_sampler_destroy(struct sharpi_sampler *sampler)
     free(sampler->repeats);
     free(sampler->list_logits);
     free(sampler->list_ids);
-    free(sampler->weights);
-    free(sampler->keys);
-    free(sampler->kept);
     for (int32_t i = 0; i < 2; i++) {
         free(sampler->parts[i].keys);
         free(sampler->parts[i].weights);
         free(sampler->parts[i].at);
     }
-    free(sampler->block_sums);
+    free(sampler->maxima);
+    free(sampler->sums);
     free(sampler);
 }
 
@@ -295,7 +291,7 @@ int32_t stage_changes_logits(enum stage stage)
 
 int32_t sample_view(struct sharpi_sampler *sampler, float *logits, const int32_t *ids, int32_t n)
 {
-    struct view v = {.logits = logits, .ids = ids, .n = n, .scale = {.factor = 1}};
+    struct view v = {.logits = logits, .ids = ids, .n = n, .maxima = sampler->maxima, .scale = {.factor = 1}};
     static void (*const stages[N_STAGES])(struct sharpi_sampler *, struct view *) = {
         [STAGE_BIAS] = apply_bias,
         [STAGE_PENALTIES] = apply_penalties,
@@ -312,7 +308,8 @@ int32_t sample_view(struct sharpi_sampler *sampler, float *logits, const int32_t
         const enum stage stage = sampler->chain[i];
         if (stage_is_off(&sampler->params, stage) || (greedy && !stage_changes_logits(stage)))
             continue;
-        view_cut_tail(sampler, &v);
+        if (stage != STAGE_TEMPERATURE)
+            view_cut_tail(&v);
         stages[stage](sampler, &v);
     }
     return greedy ? draw_highest(&v) : draw(sampler, &v);

@@ -2,10 +2,13 @@
 #   mkdir corpus && ./tests/test-tokenizer --seeds corpus && ./tests/fuzz-tokenizer -max_total_time=600 corpus
 
 if BUILD_TESTS
-check_PROGRAMS += tests/test-sampler tests/test-tokenizer
+check_PROGRAMS += tests/test-sampler tests/test-sampler-scan tests/test-tokenizer
 endif
 tests_test_sampler_SOURCES = tests/test-sampler.c
 tests_test_sampler_LDADD = $(LDADD) -lm
+# Compiles the source that it tests, to reach each processor's variant.
+tests_test_sampler_scan_SOURCES = tests/test-sampler-scan.c
+tests_test_sampler_scan_LDADD = $(CUNIT_LIBS) -lm
 tests_test_tokenizer_SOURCES = \
 	tests/gguf-build.c \
 	tests/gguf-build.h \
