@@ -4,6 +4,8 @@
  */
 #include "program.h"
 
+#include <pthread.h>
+
 static int32_t take_pinned(uint64_t n_bytes, void *out, struct sharpi_error *err)
 {
     void *memory = NULL;
@@ -141,15 +143,84 @@ static int32_t load_scratch(struct sharpi_program *program, struct sharpi_error 
     return status;
 }
 
+/* ---- What the first prompt would wait for */
+
+#define FIRST_WARM_ROWS 128u /* below, steps run on few kernels that load quickly */
+
+struct warming {
+    const struct sharpi_program *program;
+    uint32_t stop; /* atomic: the weights are there, nobody is to wait any longer */
+};
+
+/* Launches the products of a step of so many tokens. */
+static void launch_products(const struct warming *warming, uint32_t n_tokens, cudaStream_t stream)
+{
+    const struct sharpi_program *program = warming->program;
+    for (uint32_t i = 0; i < program->n_launches; i++) {
+        const struct launch *launch = &program->launches[i];
+        struct matmul_args args = launch->product;
+        if (__atomic_load_n(&warming->stop, __ATOMIC_RELAXED))
+            return;
+        if (launch->kind != LAUNCH_MATMUL && launch->kind != LAUNCH_LOGITS)
+            continue;
+        args.n_rows = launch->rows == SHARPI_ROWS_SELECTED ? 1 : n_tokens;
+        args.stream = stream;
+        if (launch->glu && matmul_can_glu(args.ctx, args.part[0].w, args.part[1].w, args.n_rows)) {
+            args.glu = launch->glu;
+            args.glu_clamp = launch->glu_clamp;
+        }
+        matmul_launch(&args);
+    }
+}
+
+/* Has algorithms chosen and kernels loaded by capturing steps that never run: of one token, and of numbers up to the largest.
+ * What fails here fails again, and is said, in the first true step. */
+static void *warm_up(void *arg)
+{
+    const struct warming *warming = arg;
+    const uint32_t most = warming->program->flow.request.max_tokens;
+    cudaStream_t stream = NULL;
+    cudaGraph_t graph = NULL;
+    if (cudaSetDevice(warming->program->device->index) == cudaSuccess &&
+        cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess &&
+        cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed) == cudaSuccess) {
+        launch_products(warming, 1, stream);
+        for (uint32_t n = FIRST_WARM_ROWS; n < most; n *= 2)
+            launch_products(warming, n, stream);
+        launch_products(warming, most, stream);
+        cudaStreamEndCapture(stream, &graph);
+    }
+    if (graph)
+        cudaGraphDestroy(graph);
+    if (stream)
+        cudaStreamDestroy(stream);
+    cudaGetLastError();
+    return NULL;
+}
+
+/* The bus is busy with the weights meanwhile, the GPU and most of the host are not. */
+static int32_t upload_and_warm_up(struct sharpi_program *program, sharpi_progress_fn *progress, void *user,
+                                  struct sharpi_error *err)
+{
+    struct warming warming = {.program = program};
+    pthread_t thread;
+    const int32_t is_warming = pthread_create(&thread, NULL, warm_up, &warming) == 0;
+    const int32_t status = upload_weights(program, progress, user, err);
+    __atomic_store_n(&warming.stop, 1, __ATOMIC_RELAXED);
+    if (is_warming)
+        pthread_join(thread, NULL);
+    return status;
+}
+
 static int32_t load_all(struct sharpi_program *program, sharpi_progress_fn *progress, void *user,
                         struct sharpi_error *err)
 {
     int32_t status;
     program_point(program);
-    if ((status = take_buffers(program, err)) || (status = upload_weights(program, progress, user, err)) ||
-        (status = load_vectors(program, err)) || (status = load_scratch(program, err)))
+    if ((status = take_buffers(program, err)) || (status = launches_make(program, err)) ||
+        (status = upload_and_warm_up(program, progress, user, err)) || (status = load_vectors(program, err)))
         return status;
-    return launches_make(program, err);
+    return load_scratch(program, err);
 }
 
 int32_t cuda_load(struct sharpi_program *program, const struct sharpi_kv_layer *kv_layers,

@@ -1,6 +1,8 @@
 /* cublasLt through dlopen: nothing of it is needed to load the backend, and without it our own kernels do the work.
  *
- * The algorithm for a shape is asked for once and kept; matmul_blas_run then only enqueues. One thread at a time.
+ * The algorithm for a shape is asked for once and kept; matmul_blas_run then only enqueues. One thread at a time. An
+ * algorithm's first run loads its kernel, which takes 2 to 3 ms (asking takes 0.1 ms, but 40 the first time): short prompts of
+ * nearly the same length share one, or each would wait for kernels that are hardly better than those that are there.
  */
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wstrict-prototypes"
@@ -12,11 +14,15 @@
 
 #include "matmul-blas.h"
 
-enum { BLAS_PLANS = 512 };
+enum {
+    BLAS_PLANS = 512,
+    SHARED_ROWS = 512, /* up to so many rows algorithms are chosen for multiples of */
+    ROWS_STEP = 32,
+};
 
 /* What an algorithm depends on. */
 struct blas_key {
-    uint64_t n_in, n_out, n_rows, w_stride, x_stride, out_stride;
+    uint64_t n_in, n_out, rows /* rounded up */, w_stride, x_stride, out_stride;
     int32_t is_f32, has_bias;
 };
 
@@ -25,7 +31,8 @@ struct blas_plan {
     cublasLtMatmulDesc_t op;
     cublasLtMatrixLayout_t w, x, out;
     cublasLtMatmulAlgo_t algorithm;
-    int known; /* 1: algorithm is valid; -1: there is none */
+    uint64_t n_rows; /* that x and out have now */
+    int known;       /* 1: algorithm is valid; -1: there is none */
 };
 
 struct matmul_blas {
@@ -39,6 +46,8 @@ struct matmul_blas {
     cublasStatus_t (*desc_destroy)(cublasLtMatmulDesc_t);
     cublasStatus_t (*desc_set)(cublasLtMatmulDesc_t, cublasLtMatmulDescAttributes_t, const void *, size_t);
     cublasStatus_t (*layout_create)(cublasLtMatrixLayout_t *, cudaDataType, uint64_t, uint64_t, int64_t);
+    cublasStatus_t (*layout_set)(cublasLtMatrixLayout_t, cublasLtMatrixLayoutAttribute_t, const void *,
+                                 size_t);
     cublasStatus_t (*layout_destroy)(cublasLtMatrixLayout_t);
     cublasStatus_t (*preference_create)(cublasLtMatmulPreference_t *);
     cublasStatus_t (*preference_destroy)(cublasLtMatmulPreference_t);
@@ -71,6 +80,7 @@ static int load_functions(struct matmul_blas *b)
            load_function(l, "cublasLtMatmulDescDestroy", &b->desc_destroy) &&
            load_function(l, "cublasLtMatmulDescSetAttribute", &b->desc_set) &&
            load_function(l, "cublasLtMatrixLayoutCreate", &b->layout_create) &&
+           load_function(l, "cublasLtMatrixLayoutSetAttribute", &b->layout_set) &&
            load_function(l, "cublasLtMatrixLayoutDestroy", &b->layout_destroy) &&
            load_function(l, "cublasLtMatmulPreferenceCreate", &b->preference_create) &&
            load_function(l, "cublasLtMatmulPreferenceDestroy", &b->preference_destroy) &&
@@ -79,14 +89,24 @@ static int load_functions(struct matmul_blas *b)
            load_function(l, "cublasLtMatmul", &b->matmul);
 }
 
+void *matmul_blas_library(void)
+{
+    void *library = dlopen("libcublasLt.so.13", RTLD_NOW | RTLD_LOCAL);
+    return library ? library : dlopen("libcublasLt.so.12", RTLD_NOW | RTLD_LOCAL);
+}
+
+void matmul_blas_library_close(void *library)
+{
+    if (library)
+        dlclose(library);
+}
+
 struct matmul_blas *matmul_blas_open(void)
 {
     struct matmul_blas *b = calloc(1, sizeof *b);
     if (!b)
         return NULL;
-    b->library = dlopen("libcublasLt.so.13", RTLD_NOW | RTLD_LOCAL);
-    if (!b->library)
-        b->library = dlopen("libcublasLt.so.12", RTLD_NOW | RTLD_LOCAL);
+    b->library = matmul_blas_library();
     if (b->library && load_functions(b) && b->create(&b->handle) == CUBLAS_STATUS_SUCCESS)
         return b;
     if (b->library)
@@ -134,8 +154,8 @@ static int plan_describe(const struct matmul_blas *b, struct blas_plan *p)
            b->desc_set(p->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue) ==
                CUBLAS_STATUS_SUCCESS &&
            b->layout_create(&p->w, in, k->n_in, k->n_out, (int64_t)k->w_stride) == CUBLAS_STATUS_SUCCESS &&
-           b->layout_create(&p->x, in, k->n_in, k->n_rows, (int64_t)k->x_stride) == CUBLAS_STATUS_SUCCESS &&
-           b->layout_create(&p->out, CUDA_R_32F, k->n_out, k->n_rows, (int64_t)k->out_stride) ==
+           b->layout_create(&p->x, in, k->n_in, k->rows, (int64_t)k->x_stride) == CUBLAS_STATUS_SUCCESS &&
+           b->layout_create(&p->out, CUDA_R_32F, k->n_out, k->rows, (int64_t)k->out_stride) ==
                CUBLAS_STATUS_SUCCESS;
 }
 
@@ -173,7 +193,24 @@ static struct blas_plan *plan_get(struct matmul_blas *b, const struct blas_key *
     p = &b->plans[b->n_plans++];
     p->key = *key;
     p->known = plan_describe(b, p) && plan_choose(b, p) ? 1 : -1;
+    p->n_rows = key->rows;
     return p;
+}
+
+static uint64_t rounded_rows(uint64_t n_rows)
+{
+    return n_rows > SHARED_ROWS ? n_rows : (n_rows + ROWS_STEP - 1) / ROWS_STEP * ROWS_STEP;
+}
+
+static int set_rows(const struct matmul_blas *b, struct blas_plan *p, uint64_t n_rows)
+{
+    if (p->n_rows == n_rows)
+        return 1;
+    p->n_rows = n_rows;
+    return b->layout_set(p->x, CUBLASLT_MATRIX_LAYOUT_COLS, &n_rows, sizeof n_rows) ==
+               CUBLAS_STATUS_SUCCESS &&
+           b->layout_set(p->out, CUBLASLT_MATRIX_LAYOUT_COLS, &n_rows, sizeof n_rows) ==
+               CUBLAS_STATUS_SUCCESS;
 }
 
 int matmul_blas_run(struct matmul_blas *b, const struct matmul_blas_call *c)
@@ -185,15 +222,16 @@ int matmul_blas_run(struct matmul_blas *b, const struct matmul_blas_call *c)
     memset(&key, 0, sizeof key);
     key.n_in = c->n_in;
     key.n_out = c->n_out;
-    key.n_rows = c->n_rows;
+    key.rows = rounded_rows(c->n_rows);
     key.w_stride = c->w_stride;
     key.x_stride = c->x_stride;
     key.out_stride = c->out_stride;
     key.is_f32 = c->is_f32;
     key.has_bias = c->bias != NULL;
     p = plan_get(b, &key);
-    if (p->known < 0 || (c->bias && b->desc_set(p->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &c->bias,
-                                                sizeof c->bias) != CUBLAS_STATUS_SUCCESS))
+    if (p->known < 0 || !set_rows(b, p, c->n_rows) ||
+        (c->bias && b->desc_set(p->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &c->bias, sizeof c->bias) !=
+                        CUBLAS_STATUS_SUCCESS))
         return -1;
     return b->matmul(b->handle, p->op, &one, c->w, p->w, c->x, p->x, &beta, c->out, p->out, c->out, p->out,
                      &p->algorithm, c->workspace, MATMUL_BLAS_WORKSPACE, c->stream) == CUBLAS_STATUS_SUCCESS

@@ -11,6 +11,10 @@ extern "C" {
 
 struct matmul_blas;
 
+/* The library, loaded; NULL if it is missing. Whoever holds it makes matmul_blas_open quick. */
+void *matmul_blas_library(void);
+void matmul_blas_library_close(void *library); /* NULL is fine */
+
 /* NULL if the library, or a function of it, is missing. */
 struct matmul_blas *matmul_blas_open(void);
 void matmul_blas_close(struct matmul_blas *blas);
