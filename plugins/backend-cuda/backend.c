@@ -47,12 +47,14 @@ static int32_t init(const struct sharpi_host *host, const struct sharpi_config *
     if (!backend)
         return sharpi_fail(err, SHARPI_ENOMEM, "no memory for the CUDA backend");
     backend->host = host;
+    cuda_nvml_init(&backend->nvml);
     if ((status = setting_memory_limit("backend-cuda", host->config_get(config, "memory_limit"),
                                        &backend->memory_limit, err)) ||
         (status = read_switch("graphs", host->config_get(config, "graphs"), &backend->use_graphs, err)) ||
         (status = read_switch("overlap", host->config_get(config, "overlap"), &backend->use_overlap, err)) ||
         (status = read_switch("cublas", host->config_get(config, "cublas"), &backend->use_blas, err)) ||
         (status = host->register_backend(host, &cuda_backend_table, backend, err))) {
+        cuda_nvml_finish(&backend->nvml);
         host->free(host, backend);
         return status;
     }
@@ -63,6 +65,7 @@ static int32_t init(const struct sharpi_host *host, const struct sharpi_config *
 static void fini(void *ctx)
 {
     struct cuda_backend *backend = ctx;
+    cuda_nvml_finish(&backend->nvml);
     backend->host->free(backend->host, backend);
 }
 

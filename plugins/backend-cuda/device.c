@@ -1,12 +1,15 @@
 /* Finding and opening GPUs. Without a driver or a GPU every call says so and nothing else happens. */
 #include "device.h"
 
+#include "kernels/matmul-blas.h"
 #include "kernels/matmul.h"
 
 #include <stdio.h>
-#include <unistd.h>
 
 #define MIN_COMPUTE_MAJOR 8
+/* Local memory of a thread. The driver sets it aside for every thread that the device can hold, 1 KiB of it unless told
+ * otherwise: 264 MiB on a card of 132 SMs. Kernels that need more get more, and the driver then takes that too. */
+#define KERNEL_STACK 512
 
 int32_t cuda_fail(struct sharpi_error *err, int error, const char *what)
 {
@@ -47,30 +50,27 @@ static uint64_t tighter(uint64_t a, uint64_t b)
     return !a || (b && b < a) ? b : a;
 }
 
+/* What the device has, whatever memory_limit says: that is for those who open it. */
 int32_t cuda_device_info(void *ctx, uint32_t index, struct sharpi_device_info *info, struct sharpi_error *err)
 {
-    const struct cuda_backend *backend = ctx;
     struct cudaDeviceProp properties;
-    size_t available = 0, total = 0;
+    uint64_t available;
     cudaError_t error;
     int32_t status = check_index(ctx, index, err);
     if (status)
         return status;
-    if ((error = cudaGetDeviceProperties(&properties, (int)index)) || (error = cudaSetDevice((int)index)) ||
-        (error = cudaMemGetInfo(&available, &total)))
-        return cuda_fail(err, error, "asking for its memory");
+    if ((error = cudaGetDeviceProperties(&properties, (int)index)))
+        return cuda_fail(err, (int)error, "asking what it is");
+    if ((status = cuda_available(ctx, (int32_t)index, &available, err)))
+        return status;
     info->integrated = properties.integrated ? 1 : 0;
     info->max_threads = 0;
     snprintf(info->name, sizeof info->name, "%.44s, sm_%d%d", properties.name, properties.major,
              properties.minor);
-    info->total_bytes = total;
-    info->free_bytes = available;
+    info->total_bytes = properties.totalGlobalMem;
+    info->free_bytes = available < properties.totalGlobalMem ? available : properties.totalGlobalMem;
     if (info->size >= offsetof(struct sharpi_device_info, granularity) + sizeof info->granularity)
         info->granularity = CUDA_MEMORY_UNIT;
-    if (backend->memory_limit && backend->memory_limit < info->total_bytes)
-        info->total_bytes = backend->memory_limit;
-    if (info->free_bytes > info->total_bytes)
-        info->free_bytes = info->total_bytes;
     return SHARPI_OK;
 }
 
@@ -79,16 +79,12 @@ static void log_line(const struct sharpi_host *host, int32_t level, const char *
     host->log(host, level, "backend-cuda", line);
 }
 
-static int32_t open_device(struct sharpi_device *device, struct sharpi_error *err)
+static int32_t check_device(struct sharpi_device *device, struct sharpi_error *err)
 {
-    const struct cuda_backend *backend = device->backend;
     struct cudaDeviceProp properties;
-    cudaError_t error;
-    int32_t status;
-    int has_blas = 0;
-    if ((error = cudaGetDeviceProperties(&properties, device->index)) ||
-        (error = cudaSetDevice(device->index)))
-        return cuda_fail(err, error, "opening the device");
+    cudaError_t error = cudaGetDeviceProperties(&properties, device->index);
+    if (error)
+        return cuda_fail(err, (int)error, "opening the device");
     if (properties.major < MIN_COMPUTE_MAJOR)
         return sharpi_fail(err, SHARPI_ENOTSUP,
                            "GPU %d (%s) has compute capability %d.%d; the CUDA backend needs %d.0 or later",
@@ -96,21 +92,74 @@ static int32_t open_device(struct sharpi_device *device, struct sharpi_error *er
                            MIN_COMPUTE_MAJOR);
     device->n_sms = (uint32_t)properties.multiProcessorCount;
     device->compute_major = (uint32_t)properties.major;
-    device->overlap = backend->use_overlap && properties.major >= 9;
-    if ((error = cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking)))
-        return cuda_fail(err, error, "making a stream");
-    status = matmul_context_create(&device->matmul, device->index, (int)backend->use_blas, &has_blas, err);
-    if (!status && backend->use_blas && !has_blas)
+    device->overlap = device->backend->use_overlap && properties.major >= 9;
+    return SHARPI_OK;
+}
+
+/* Nobody's work is disturbed when it is so small already. A device that cannot do it keeps what it has. */
+static void limit_stack(void)
+{
+    size_t now = 0;
+    if (cudaDeviceGetLimit(&now, cudaLimitStackSize) == cudaSuccess && now > KERNEL_STACK)
+        cudaDeviceSetLimit(cudaLimitStackSize, KERNEL_STACK);
+    cudaGetLastError();
+}
+
+/* The context, with no more memory than the kernels want, and the stream. */
+static int32_t make_context(struct sharpi_device *device, struct sharpi_error *err)
+{
+    cudaError_t error = cudaSetDevice(device->index);
+    limit_stack();
+    if (!error)
+        error = cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking);
+    return error ? cuda_fail(err, (int)error, "opening the device") : SHARPI_OK;
+}
+
+static void *load_blas(void *library)
+{
+    *(void **)library = matmul_blas_library();
+    return NULL;
+}
+
+/* libcublasLt is large: it is loaded by a thread of its own while the driver makes the context. */
+static int32_t make_contexts(struct sharpi_device *device, int *has_blas, struct sharpi_error *err)
+{
+    const int32_t use_blas = (int32_t)device->backend->use_blas;
+    void *library = NULL;
+    pthread_t thread;
+    const int32_t threaded = use_blas && pthread_create(&thread, NULL, load_blas, &library) == 0;
+    int32_t status = make_context(device, err);
+    if (threaded)
+        pthread_join(thread, NULL);
+    if (!status)
+        status = matmul_context_create(&device->matmul, device->index, use_blas, has_blas, err);
+    matmul_blas_library_close(library);
+    return status;
+}
+
+static int32_t open_device(struct sharpi_device *device, struct sharpi_error *err)
+{
+    struct cuda_backend *backend = device->backend;
+    uint64_t before = 0, after = 0;
+    int32_t status;
+    int has_blas = 0;
+    if ((status = check_device(device, err)) ||
+        (status = cuda_available(backend, device->index, &before, err)) ||
+        (status = make_contexts(device, &has_blas, err)) ||
+        (status = cuda_available(backend, device->index, &after, err)))
+        return status;
+    device->runtime_bytes = before > after ? before - after : 0;
+    if (backend->use_blas && !has_blas)
         log_line(
             device->host, SHARPI_LOG_INFO,
             "libcublasLt was not found (it comes with the CUDA toolkit): prompts use sharpi's own products");
-    return status;
+    return SHARPI_OK;
 }
 
 int32_t cuda_device_open(void *ctx, uint32_t index, const struct sharpi_device_options *options,
                          struct sharpi_device **out, struct sharpi_error *err)
 {
-    const struct cuda_backend *backend = ctx;
+    struct cuda_backend *backend = ctx;
     struct sharpi_device *device;
     int32_t status = check_index(ctx, index, err);
     *out = NULL;

@@ -1,16 +1,27 @@
 /* A GPU as a device: context, stream, memory.
  *
- * Invariants: used_bytes is the sum of all live blocks, rounded as the driver rounds them, and never exceeds memory_limit
- * (when there is one). Every function that calls the runtime makes the device current first: threads come and go.
+ * Invariants: used_bytes is the sum of all live blocks, rounded as the driver rounds them, and with runtime_bytes never exceeds
+ * memory_limit (when there is one). Every function that calls the runtime makes the device current first: threads come and go.
  */
 #ifndef SHARPI_BACKEND_CUDA_DEVICE_H
 #define SHARPI_BACKEND_CUDA_DEVICE_H
 
 #include <cuda_runtime_api.h>
+#include <pthread.h>
 
 #include <sharpi/plugin/backend.h>
 
 struct matmul_context;
+
+/* The driver's library of measurements, which knows what is free without making a context, as that takes memory itself. */
+struct cuda_nvml {
+    pthread_mutex_t lock; /* of opening it */
+    void *library;        /* NULL: not opened yet, or not there */
+    uint32_t tried;
+    int (*shutdown)(void);
+    int (*find)(const char *bus_id, void **device);
+    int (*memory)(void *device, unsigned long long total_free_used[3]);
+};
 
 /* The plugin's own object, made by init. */
 struct cuda_backend {
@@ -19,17 +30,19 @@ struct cuda_backend {
     uint32_t use_graphs;   /* decode steps are captured */
     uint32_t use_overlap;  /* launches may begin before the one before them has ended, where the GPU can */
     uint32_t use_blas;     /* libcublasLt is used where it can be loaded */
+    struct cuda_nvml nvml;
 };
 
 struct memory_block;
 
 struct sharpi_device {
-    const struct cuda_backend *backend;
+    struct cuda_backend *backend;
     const struct sharpi_host *host;
     cudaStream_t stream;
     struct matmul_context *matmul;
     struct memory_block *blocks;
     uint64_t memory_limit, used_bytes;
+    uint64_t runtime_bytes; /* that the driver took for its context when this device was opened */
     int32_t index;
     uint32_t n_sms, compute_major;
     int32_t overlap;    /* programmatic dependent launch */
@@ -49,6 +62,12 @@ void cuda_device_close(struct sharpi_device *device);
 int32_t cuda_fail(struct sharpi_error *err, int error, const char *what);
 
 /* ---- memory.c */
+
+void cuda_nvml_init(struct cuda_nvml *nvml);
+void cuda_nvml_finish(struct cuda_nvml *nvml);
+/* Bytes of the device that nobody holds. Makes a context only where the driver's library is missing. */
+int32_t cuda_available(struct cuda_backend *backend, int32_t index, uint64_t *n_bytes,
+                       struct sharpi_error *err);
 
 /* Blocks of device memory come in multiples of this. */
 #define CUDA_MEMORY_UNIT (UINT64_C(2) << 20)

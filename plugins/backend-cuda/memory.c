@@ -1,5 +1,80 @@
-/* Device memory: large blocks, accounted for as the driver rounds them. */
+/* Device memory: what is free, and large blocks, accounted for as the driver rounds them. */
 #include "device.h"
+
+#include <dlfcn.h>
+#include <string.h>
+
+/* ---- What is free */
+
+void cuda_nvml_init(struct cuda_nvml *nvml)
+{
+    pthread_mutex_init(&nvml->lock, NULL);
+}
+
+void cuda_nvml_finish(struct cuda_nvml *nvml)
+{
+    if (nvml->library) {
+        nvml->shutdown();
+        dlclose(nvml->library);
+    }
+    pthread_mutex_destroy(&nvml->lock);
+}
+
+static int32_t find_function(void *library, const char *name, void *function)
+{
+    void *symbol = dlsym(library, name);
+    memcpy(function, &symbol, sizeof symbol);
+    return symbol != NULL;
+}
+
+/* Names and the layout of nvmlMemory_t (total, free, used) are NVML's for good; versions get new names. */
+static void open_nvml(struct cuda_nvml *nvml)
+{
+    void *library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
+    int (*init)(void);
+    nvml->tried = 1;
+    if (!library)
+        return;
+    if (find_function(library, "nvmlInit_v2", &init) &&
+        find_function(library, "nvmlShutdown", &nvml->shutdown) &&
+        find_function(library, "nvmlDeviceGetHandleByPciBusId_v2", &nvml->find) &&
+        find_function(library, "nvmlDeviceGetMemoryInfo", &nvml->memory) && init() == 0)
+        nvml->library = library;
+    else
+        dlclose(library);
+}
+
+/* 0 if NVML can say it. */
+static int ask_nvml(struct cuda_nvml *nvml, int32_t index, uint64_t *n_bytes)
+{
+    unsigned long long memory[3] = {0};
+    char bus_id[32];
+    void *device;
+    pthread_mutex_lock(&nvml->lock);
+    if (!nvml->tried)
+        open_nvml(nvml);
+    pthread_mutex_unlock(&nvml->lock);
+    if (!nvml->library || cudaDeviceGetPCIBusId(bus_id, sizeof bus_id, index) ||
+        nvml->find(bus_id, &device) || nvml->memory(device, memory))
+        return -1;
+    *n_bytes = memory[1];
+    return 0;
+}
+
+int32_t cuda_available(struct cuda_backend *backend, int32_t index, uint64_t *n_bytes,
+                       struct sharpi_error *err)
+{
+    size_t available = 0, total = 0;
+    cudaError_t error;
+    if (ask_nvml(&backend->nvml, index, n_bytes) == 0)
+        return SHARPI_OK;
+    if ((error = cudaSetDevice(index)) || (error = cudaMemGetInfo(&available, &total)))
+        return cuda_fail(err, (int)error, "asking for its memory");
+    *n_bytes = available;
+    return SHARPI_OK;
+}
+
+/* ---- Blocks */
 
 struct memory_block {
     struct memory_block *next;
@@ -17,14 +92,15 @@ uint64_t cuda_rounded(uint64_t n_bytes)
 static int32_t check_room(struct sharpi_device *device, uint64_t rounded, const char *what,
                           struct sharpi_error *err)
 {
-    uint64_t left = device->memory_limit - device->used_bytes;
+    const uint64_t used = device->used_bytes + device->runtime_bytes;
+    const uint64_t left = device->memory_limit > used ? device->memory_limit - used : 0;
     if (!device->memory_limit || rounded <= left)
         return SHARPI_OK;
     return sharpi_fail(err, SHARPI_ENOMEM,
-                       "GPU %d's memory_limit of %llu bytes has %llu left, %s needs %llu; raise the limit or "
-                       "use a smaller context",
+                       "GPU %d's memory_limit of %llu bytes has %llu left (the driver's context takes %llu), "
+                       "%s needs %llu; raise the limit or use a smaller context",
                        device->index, (unsigned long long)device->memory_limit, (unsigned long long)left,
-                       what, (unsigned long long)rounded);
+                       (unsigned long long)device->runtime_bytes, what, (unsigned long long)rounded);
 }
 
 int32_t cuda_take(struct sharpi_device *device, uint64_t n_bytes, const char *what, void **out,
