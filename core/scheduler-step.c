@@ -309,15 +309,18 @@ static void average(double *value, double now)
     *value = *value > 0 ? *value + (now > *value ? 0.5 : 0.2) * (now - *value) : now;
 }
 
-/* What max_stall_ms reckons with. */
+/* What max_stall_ms reckons with. Few tokens pay for the step's own costs and would make a token look dear; but when they look
+ * cheap, what is remembered comes from a bad moment and has made them few. */
 static void measure(struct sharpi_scheduler *s, uint32_t n_decodes, uint32_t n_tokens, double seconds)
 {
     uint32_t n_prompt = n_tokens - n_decodes;
     if (n_prompt == 0) {
         average(&s->stats.decode_step_s, seconds);
-    } else if (n_prompt >= FIRST_CHUNK / 2) {
+    } else {
         double rest = n_decodes ? seconds - s->stats.decode_step_s : seconds;
-        average(&s->stats.prefill_token_s, (rest > 0 ? rest : seconds) / n_prompt);
+        double now = (rest > 0 ? rest : seconds) / n_prompt;
+        if (n_prompt >= FIRST_CHUNK / 2 || now < s->stats.prefill_token_s)
+            average(&s->stats.prefill_token_s, now);
     }
 }
 
