@@ -1,15 +1,19 @@
 # The HTTP server: its parts, the whole with the packages that its users use, and a fuzzer of request bodies:
 #   mkdir corpus && ./tests/fuzz-http -max_len=4096 -max_total_time=600 corpus
-# Load: SHARPI=./sharpi SHARPI_TEST_MODEL=m.gguf python3 tests/server/load.py --clients 64 --requests 2000
+# Measurements (bench/RESULTS.md, section Server), each says more at its head: load.py, stall.py, throughput.py. For example
+# load: SHARPI=./sharpi SHARPI_TEST_MODEL=m.gguf python3 tests/server/load.py --clients 64 --requests 2000
 
 EXTRA_DIST += \
 	tests/server/anthropic-api.py \
 	tests/server/common.py \
 	tests/server/load.py \
+	tests/server/machine.py \
 	tests/server/no-memory.py \
 	tests/server/openai-api.py \
 	tests/server/page.py \
-	tests/server/protocol.py
+	tests/server/protocol.py \
+	tests/server/stall.py \
+	tests/server/throughput.py
 
 dist_check_SCRIPTS += tests/test-server.sh
 if BUILD_SERVER

@@ -24,6 +24,7 @@ run() { # SCRIPT ARGUMENT...
 has() { "$python" -c "import $1" 2>/dev/null; }
 
 run protocol.py
+run stall.py
 # A sanitizer's own allocator cannot be preloaded over.
 FAIL_MALLOC=$(cd "${top_builddir:-.}" && pwd)/tests/server/.libs/fail-malloc.so
 export FAIL_MALLOC
