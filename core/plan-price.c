@@ -196,7 +196,7 @@ static int32_t fill_device(const struct sharpi_plan_request *request, const stru
     const uint32_t first = sharpi_plan_first(placement, d), target = sharpi_plan_target(request);
     const int32_t must = request->limit_layers && d + 1 == request->n_devices;
     struct sharpi_plan_part part;
-    uint32_t best = first, end = target;
+    uint32_t best = first, end;
     int32_t status;
     placement->ends[d] = target;
     if (must || first == target)
