@@ -22,10 +22,10 @@ int32_t catalogue_open(const char *path, struct catalogue **out, struct sharpi_e
 void catalogue_close(struct catalogue *catalogue); /* NULL is fine */
 
 /* Model `index` in the order of names; SHARPI_ENOENT without a text past the last, SHARPI_EFORMAT when its section is wrong. */
-int32_t catalogue_at(const struct catalogue *catalogue, uint32_t index, struct catalogue_model *out,
+int32_t catalogue_at(const struct catalogue *catalogue, uint32_t index, struct catalogue_model *m,
                      struct sharpi_error *err);
 /* An unknown name is an error that suggests the nearest. */
-int32_t catalogue_find(const struct catalogue *catalogue, const char *name, struct catalogue_model *out,
+int32_t catalogue_find(const struct catalogue *catalogue, const char *name, struct catalogue_model *m,
                        struct sharpi_error *err);
 
 /* Whether it can be the name of a file in a folder: no separators, no control characters, no leading dot, not too long. */

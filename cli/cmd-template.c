@@ -143,6 +143,7 @@ static int32_t render(const struct template *o, const struct material *m, struct
                                                    .eos_token = o->eos ? o->eos : m->eos,
                                                    .extra = m->context};
     struct sharpi_template_text text = {0};
+    /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): run_template frees the material, whatever comes */
     int32_t status = sharpi_chat_template_render(m->source, m->n_source, m->messages, m->tools, &options,
                                                  &text, NULL, err);
     if (!status)

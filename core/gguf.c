@@ -51,7 +51,7 @@ static struct number read_number(uint32_t type, const void *data)
     case SHARPI_GGUF_U16: number.kind = UNSIGNED; number.u = raw.u16; break;
     case SHARPI_GGUF_U32: number.kind = UNSIGNED; number.u = raw.u32; break;
     case SHARPI_GGUF_U64: number.kind = UNSIGNED; number.u = raw.u64; break;
-    case SHARPI_GGUF_I8:  number.kind = SIGNED; number.i = raw.i8; break;
+    case SHARPI_GGUF_I8:  number.kind = SIGNED; number.i = raw.i8; break; /* NOLINT(bugprone-signed-char-misuse): a number, not a character */
     case SHARPI_GGUF_I16: number.kind = SIGNED; number.i = raw.i16; break;
     case SHARPI_GGUF_I32: number.kind = SIGNED; number.i = raw.i32; break;
     case SHARPI_GGUF_I64: number.kind = SIGNED; number.i = raw.i64; break;

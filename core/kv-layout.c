@@ -90,7 +90,8 @@ uint64_t sharpi_kv_layout_bytes(const struct sharpi_kv_layout *layout, uint32_t 
     uint64_t sum = 0;
     for (uint32_t i = first; i < end; i++) {
         uint64_t bytes = sharpi_kv_block_bytes(&layout->layers[i], granularity);
-        if (__builtin_add_overflow(sum, bytes, &sum) || __builtin_add_overflow(sum, bytes, &sum))
+        /* K and V */
+        if (__builtin_mul_overflow(bytes, 2, &bytes) || __builtin_add_overflow(sum, bytes, &sum))
             return UINT64_MAX;
     }
     return sum;

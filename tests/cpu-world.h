@@ -27,9 +27,9 @@ struct test_host {
 };
 
 /* Calls the plugin's init. */
-int32_t test_host_open(struct test_host *host, struct sharpi_error *err);
-void test_host_init(struct test_host *host);
-void test_host_close(struct test_host *host);
+int32_t test_host_open(struct test_host *test, struct sharpi_error *err);
+void test_host_init(struct test_host *test);
+void test_host_close(struct test_host *test);
 
 /* ---- Model (cpu-model.c) */
 

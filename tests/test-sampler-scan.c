@@ -1,5 +1,5 @@
 /* Tests of the sampler's passes: the variant for each processor against plain loops, bit for bit. */
-#include "core/sampler-scan.c" /* the variants are static */
+#include "core/sampler-scan.c" /* NOLINT(bugprone-suspicious-include): the variants are static */
 
 #include <CUnit/Basic.h>
 #include <stdio.h>

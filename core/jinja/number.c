@@ -81,7 +81,7 @@ static size_t arrange(char *out, const char *digits, int n_digits, int exponent)
 
 size_t jinja_format_double(double value, char out[JINJA_NUMBER_ROOM])
 {
-    char text[64], digits[32];
+    char text[64], digits[32] = "0";
     size_t n = 0;
     int n_digits = 0;
     const char *e;

@@ -144,7 +144,7 @@ void jinja_output(struct jinja_render *r, const char *p, size_t n);
 /* macro.c: macros and loops as values */
 struct jinja_value jinja_macro_new(struct jinja_render *r, const struct jinja_node *node);
 struct jinja_value jinja_macro_call(struct jinja_render *r, struct jinja_macro *macro,
-                                    const struct jinja_args *args);
+                                    const struct jinja_args *given);
 struct jinja_value jinja_macro_attribute(struct jinja_render *r, const struct jinja_macro *macro,
                                          const struct jinja_string *name);
 const struct jinja_string *jinja_macro_name(const struct jinja_macro *macro);
