@@ -214,19 +214,21 @@ struct chain {
     const char *name, *stages;
     float temperature, top_p, min_p, typical_p, repeat_penalty, dry_multiplier;
     int32_t top_k;
+    float xtc_probability;
 };
 
 /* The default first; then what has to look at many candidates: no top_k, or a wide one. */
 static const struct chain chains[] = {
-    {"default: top_k 40, top_p, min_p", NULL, 0.8f, 0.95f, 0.05f, 1, 1, 0, 40},
-    {"greedy", NULL, 0, 0.95f, 0.05f, 1, 1, 0, 40},
-    {"default with penalties and DRY", NULL, 0.8f, 0.95f, 0.05f, 1, 1.1f, 0.8f, 40},
-    {"top_k 1000, top_p, min_p", NULL, 0.8f, 0.95f, 0.05f, 1, 1, 0, 1000},
-    {"top_p 0.95, no top_k", NULL, 0.8f, 0.95f, 0, 1, 1, 0, 0},
-    {"min_p 0.05, no top_k", NULL, 0.8f, 1, 0.05f, 1, 1, 0, 0},
-    {"typical_p 0.9, no top_k", NULL, 0.8f, 1, 0, 0.9f, 1, 0, 0},
-    {"temperature only", NULL, 0.8f, 1, 0, 1, 1, 0, 0},
-    {"temperature 1.5, then top_p 0.98", "temperature;top_p", 1.5f, 0.98f, 0, 1, 1, 0, 0},
+    {"default: top_k 40, top_p, min_p", NULL, 0.8f, 0.95f, 0.05f, 1, 1, 0, 40, 0},
+    {"greedy", NULL, 0, 0.95f, 0.05f, 1, 1, 0, 40, 0},
+    {"default with penalties and DRY", NULL, 0.8f, 0.95f, 0.05f, 1, 1.1f, 0.8f, 40, 0},
+    {"top_k 1000, top_p, min_p", NULL, 0.8f, 0.95f, 0.05f, 1, 1, 0, 1000, 0},
+    {"top_p 0.95, no top_k", NULL, 0.8f, 0.95f, 0, 1, 1, 0, 0, 0},
+    {"min_p 0.05, no top_k", NULL, 0.8f, 1, 0.05f, 1, 1, 0, 0, 0},
+    {"typical_p 0.9, no top_k", NULL, 0.8f, 1, 0, 0.9f, 1, 0, 0, 0},
+    {"xtc, no top_k", NULL, 0.8f, 1, 0, 1, 1, 0, 0, 1},
+    {"temperature only", NULL, 0.8f, 1, 0, 1, 1, 0, 0, 0},
+    {"temperature 1.5, then top_p 0.98", "temperature;top_p", 1.5f, 0.98f, 0, 1, 1, 0, 0, 0},
 };
 
 static int32_t measure_chains(const struct bench_text *b, float *logits, double *times,
@@ -245,6 +247,7 @@ static int32_t measure_chains(const struct bench_text *b, float *logits, double 
         p.repeat_penalty = c->repeat_penalty;
         p.dry_multiplier = c->dry_multiplier;
         p.top_k = c->top_k;
+        p.xtc_probability = c->xtc_probability;
         status = measure_chain(b, c->name, &p, logits, times, err);
     }
     return status;
