@@ -149,7 +149,7 @@ static void take_sample(struct sharpi_sampler *s, const struct view *v, const st
         total += size_of(s, m, b);
     const uint64_t step = total / N_SAMPLES + 1;
     const double unit = SAMPLE_UNIT / (double)total;
-    to->n = 0;
+    int32_t n = 0;
     for (int32_t b = 0; b < n_blocks; b++) {
         float keys[BLOCK];
         uint32_t weights[BLOCK];
@@ -159,16 +159,17 @@ static void take_sample(struct sharpi_sampler *s, const struct view *v, const st
         if (is_sample && carry < step)
             continue;
         carry -= is_sample ? step : 0;
-        const int32_t n = scan_block(v, m, b, keys, weights);
+        const int32_t here = scan_block(v, m, b, keys, weights);
         const double stands_for = is_sample ? unit * (double)step / (double)size : unit;
-        for (int32_t i = 0; i < n; i++) {
-            to->keys[to->n] = keys[i];
+        for (int32_t i = 0; i < here; i++) {
             const double weight = (double)(int32_t)weights[i] * stands_for;
-            to->weights[to->n] = (uint32_t)(int32_t)(weight < SAMPLE_MOST ? weight : SAMPLE_MOST);
-            to->at[to->n] = is_sample;
-            to->n += (to->weights[to->n] > 0) & (keys[i] > -INFINITY);
+            to->keys[n] = keys[i];
+            to->weights[n] = (uint32_t)(int32_t)(weight < SAMPLE_MOST ? weight : SAMPLE_MOST);
+            to->at[n] = is_sample;
+            n += (weight >= 1) & (keys[i] > -INFINITY);
         }
     }
+    to->n = n;
 }
 
 /* The variance of the estimated sum in the buckets before `end`, which is a share of the whole: of a ratio's residuals (Cochran,
