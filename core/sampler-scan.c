@@ -315,14 +315,19 @@ void scan_cut(const struct view *v, const struct measure *m, struct cut c)
 struct block {
     float keys[BLOCK];
     uint32_t weights[BLOCK];
-    uint64_t above, all, between; /* sums; a bit each */
+    uint64_t above, between; /* sum; a bit each */
 };
 
-/* *n_above: minus how many. */
+/* What it knows of all so far. */
+struct totals {
+    longs sums;
+    mask n_above; /* minus how many */
+};
+
 BODY void split_block(const float *x, const struct measure *m, int32_t is_near, int32_t is_rank,
-                      struct range r, struct block *to, mask *n_above)
+                      struct range r, struct block *to, struct totals *totals)
 {
-    longs all = {0}, above = {0};
+    longs above = {0};
     uint64_t bits = 0;
     for (int32_t i = 0; i < BLOCK; i += STRIDE) {
         lanes key[TOGETHER];
@@ -330,7 +335,7 @@ BODY void split_block(const float *x, const struct measure *m, int32_t is_near, 
         mask is_above[TOGETHER], between[TOGETHER];
         count_lanes(x + i, m, is_rank, w);
         IN_STEP(k, memcpy(to->weights + i + k * LANES, &w[k], sizeof w[k]));
-        add_words(&all, w);
+        add_words(&totals->sums, w);
         key_lanes(x + i, m, is_near, key);
         if (is_near)
             IN_STEP(k, memcpy(to->keys + i + k * LANES, &key[k], sizeof key[k]));
@@ -338,24 +343,11 @@ BODY void split_block(const float *x, const struct measure *m, int32_t is_near, 
         IN_STEP(k, between[k] = (key[k] > r.low) & ~is_above[k]);
         IN_STEP(k, w[k] &= (words)is_above[k]);
         add_words(&above, w);
-        *n_above += (is_above[0] + is_above[1]) + (is_above[2] + is_above[3]);
+        totals->n_above += (is_above[0] + is_above[1]) + (is_above[2] + is_above[3]);
         bits |= bits_of(between) << i;
     }
-    to->all = sum_of(&all);
     to->above = sum_of(&above);
     to->between = bits;
-}
-
-BODY void split_kind(const float *x, const struct measure *m, struct range r, struct block *to, mask *n_above)
-{
-    if (m->is_rank && m->is_near)
-        split_block(x, m, 1, 1, r, to, n_above);
-    else if (m->is_rank)
-        split_block(x, m, 0, 1, r, to, n_above);
-    else if (m->is_near)
-        split_block(x, m, 1, 0, r, to, n_above);
-    else
-        split_block(x, m, 0, 0, r, to, n_above);
 }
 
 BODY int32_t take_between(const float *keys, const struct block *block, int32_t at, struct part *to,
@@ -370,31 +362,48 @@ BODY int32_t take_between(const float *keys, const struct block *block, int32_t 
     return n;
 }
 
-BODY struct split split_body(const struct view *v, const struct measure *by, struct range r, int32_t is_whole,
-                             uint64_t *sums, struct part *between)
+BODY struct split split_row(const struct view *v, const struct measure *m, int32_t is_near, int32_t is_rank,
+                            struct range r, int32_t is_whole, uint64_t *sums, struct part *between)
 {
-    const struct measure m = *by;
-    struct part to = *between;
+    struct totals totals = {{0}, {0}};
     struct split s = {0};
     struct block block;
-    mask n_above = {0};
     float room[BLOCK];
     int32_t n = 0;
     for (int32_t b = 0; b * BLOCK < v->n; b++) {
         const float *x = block_at(v->logits, v->n, b, room);
         block.above = 0;
-        if (is_whole || highest_key(&m, v->maxima[b]) > r.low) {
-            split_kind(x, &m, r, &block, &n_above);
+        if (is_whole || highest_key(m, v->maxima[b]) > r.low) {
+            split_block(x, m, is_near, is_rank, r, &block, &totals);
             s.above += block.above;
-            s.total += block.all;
-            n = take_between(m.is_near ? block.keys : x, &block, b * BLOCK, &to, n);
+            n = take_between(is_near ? block.keys : x, &block, b * BLOCK, between, n);
         }
         if (sums)
             sums[b] = block.above;
     }
     for (int32_t k = 0; k < LANES; k++)
-        s.n_above -= n_above[k];
+        s.n_above -= totals.n_above[k];
+    s.total = sum_of(&totals.sums);
     between->n = n;
+    return s;
+}
+
+BODY struct split split_body(const struct view *view, const struct measure *by, struct range r,
+                             int32_t is_whole, uint64_t *sums, struct part *between)
+{
+    const struct view v = *view; /* copies, which no store can change */
+    const struct measure m = *by;
+    struct part to = *between;
+    struct split s;
+    if (m.is_near && m.is_rank)
+        s = split_row(&v, &m, 1, 1, r, is_whole, sums, &to);
+    else if (m.is_near)
+        s = split_row(&v, &m, 1, 0, r, is_whole, sums, &to);
+    else if (m.is_rank)
+        s = split_row(&v, &m, 0, 1, r, is_whole, sums, &to);
+    else
+        s = split_row(&v, &m, 0, 0, r, is_whole, sums, &to);
+    between->n = to.n;
     return s;
 }
 FOR_EACH_CPU(struct split, split,
@@ -411,13 +420,16 @@ struct split scan_split(const struct view *v, const struct measure *m, struct ra
 BODY int32_t block_body(const struct view *v, const struct measure *m, int32_t b, float *keys,
                         uint32_t *weights)
 {
-    struct block block;
     float room[BLOCK];
-    mask unused = {0};
     const float *x = block_at(v->logits, v->n, b, room);
-    split_kind(x, m, (struct range){INFINITY, INFINITY}, &block, &unused);
-    memcpy(keys, m->is_near ? block.keys : x, sizeof block.keys);
-    memcpy(weights, block.weights, sizeof block.weights);
+    for (int32_t i = 0; i < BLOCK; i += STRIDE) {
+        lanes key[TOGETHER];
+        words w[TOGETHER];
+        key_lanes(x + i, m, m->is_near, key);
+        count_lanes(x + i, m, m->is_rank, w);
+        IN_STEP(k, memcpy(keys + i + k * LANES, &key[k], sizeof key[k]));
+        IN_STEP(k, memcpy(weights + i + k * LANES, &w[k], sizeof w[k]));
+    }
     return v->n - b * BLOCK < BLOCK ? v->n - b * BLOCK : BLOCK;
 }
 FOR_EACH_CPU(int32_t, block,
