@@ -443,6 +443,33 @@ static void every_token_is_that_of_sorting_everything(void)
     free(list);
 }
 
+/* Blocks of 64 of which each 32nd is looked at for an estimate, and these are unlike the others. */
+static void a_misleading_sample_only_costs_time(void)
+{
+    enum { BIG = 262144 };
+    float *logits = malloc(BIG * sizeof *logits), *copy = malloc(BIG * sizeof *copy);
+    struct exact *list = malloc(BIG * sizeof *list);
+    CU_ASSERT_FATAL(logits && copy && list);
+    for (int32_t trial = 0; trial < 16; trial++) {
+        struct sharpi_sampler_params p = plain(trial & 1 ? "typical_p" : "top_p");
+        p.seed = (uint64_t)trial;
+        p.top_p = p.typical_p = trial & 4 ? 0.9f : 0.3f;
+        for (int32_t i = 0; i < BIG; i++) {
+            const int32_t is_sample = i / 64 % 32 == 0;
+            const double centre = is_sample == (trial >> 1 & 1) ? -1 : -3;
+            logits[i] = i % 64 == 0 ? 0 : (float)(centre + uniform() * 0.2);
+        }
+        memcpy(copy, logits, BIG * sizeof *copy);
+        struct sharpi_sampler *s = make(&p, BIG);
+        CU_ASSERT_EQUAL(sharpi_sampler_sample(s, copy, BIG),
+                        exact_sample(&p, logits, BIG, random_of(p.seed, 0), list));
+        sharpi_sampler_destroy(s);
+    }
+    free(logits);
+    free(copy);
+    free(list);
+}
+
 static void greedy_takes_the_highest_and_lowest_id_on_a_tie(void)
 {
     static float logits[N];
@@ -750,6 +777,7 @@ int main(void)
     static CU_TestInfo tests[] = {
         {"stages_agree_with_the_reference", stages_agree_with_the_reference},
         {"every_token_is_that_of_sorting_everything", every_token_is_that_of_sorting_everything},
+        {"a_misleading_sample_only_costs_time", a_misleading_sample_only_costs_time},
         {"greedy_takes_the_highest_and_lowest_id_on_a_tie", greedy_takes_the_highest_and_lowest_id_on_a_tie},
         {"top_k_keeps_low_ids_on_a_tie", top_k_keeps_low_ids_on_a_tie},
         {"same_seed_same_tokens_and_known_ones", same_seed_same_tokens_and_known_ones},
