@@ -9,8 +9,7 @@ const struct jinja_function *jinja_find_filter(const struct jinja_string *name);
 const struct jinja_function *jinja_find_test(const struct jinja_string *name);
 const struct jinja_function *jinja_find_global(const struct jinja_string *name);
 /* A method of that kind of value; *changes: it exists in Python but would change the object. */
-const struct jinja_function *jinja_find_method(int32_t kind, const struct jinja_string *name,
-                                               bool *changes);
+const struct jinja_function *jinja_find_method(int32_t kind, const struct jinja_string *name, bool *changes);
 
 extern const struct jinja_function jinja_text_filters[], jinja_sequence_filters[], jinja_stream_filters[],
     jinja_number_filters[], jinja_tests[], jinja_string_methods[], jinja_string_methods2[];
