@@ -23,9 +23,11 @@ sharpicudaincludedir = $(includedir)/sharpi/cuda
 sharpicudainclude_HEADERS = \
 	include/sharpi/cuda/attention-append.cuh \
 	include/sharpi/cuda/attention-convert.cuh \
+	include/sharpi/cuda/attention-direct.cuh \
 	include/sharpi/cuda/attention-exact.cuh \
+	include/sharpi/cuda/attention-jobs.cuh \
 	include/sharpi/cuda/attention-merge.cuh \
-	include/sharpi/cuda/attention-narrow.cuh \
+	include/sharpi/cuda/attention-operand.cuh \
 	include/sharpi/cuda/attention-tensor.cuh \
 	include/sharpi/cuda/attention-walk.cuh \
 	include/sharpi/cuda/attention-wgmma.cuh \

@@ -18,10 +18,11 @@ struct kv_cuda_f32 {
     {
         return ((const float *)tile)[row * d + col];
     }
-    __device__ static void store32(void *tile, uint32_t d, uint32_t row, uint32_t col, float x)
+    __device__ static float store32(void *tile, uint32_t d, uint32_t row, uint32_t col, float x)
     {
         if (col + threadIdx.x % 32 < d)
             ((float *)tile)[row * d + col + threadIdx.x % 32] = x;
+        return x;
     }
     static int32_t check(uint32_t, uint32_t, struct sharpi_error *)
     {
@@ -62,15 +63,16 @@ struct kv_cuda_f16 : kv_cuda_two_bytes {
     {
         return __half2float(((const __half *)tile)[offset(d, row, col)]);
     }
-    __device__ static void store32(void *tile, uint32_t d, uint32_t row, uint32_t col, float x)
+    __device__ static float store32(void *tile, uint32_t d, uint32_t row, uint32_t col, float x)
     {
         const uint32_t bits = __float_as_uint(x), i = col + threadIdx.x % 32;
         const bool is_nan =
             (bits & 0x7fffffffu) > 0x7f800000u; /* its upper payload bits are kept, as half.h does */
         const uint32_t nan = (bits >> 16 & 0x8000u) | 0x7e00u | (bits >> 13 & 0x3ffu);
+        const uint16_t half = (uint16_t)(is_nan ? nan : __half_as_ushort(__float2half_rn(x)));
         if (i < d)
-            ((uint16_t *)tile)[offset(d, row, i)] =
-                (uint16_t)(is_nan ? nan : __half_as_ushort(__float2half_rn(x)));
+            ((uint16_t *)tile)[offset(d, row, i)] = half;
+        return __half2float(__ushort_as_half(half));
     }
 };
 
@@ -81,13 +83,14 @@ struct kv_cuda_bf16 : kv_cuda_two_bytes {
     {
         return __uint_as_float((uint32_t)((const uint16_t *)tile)[offset(d, row, col)] << 16);
     }
-    __device__ static void store32(void *tile, uint32_t d, uint32_t row, uint32_t col, float x)
+    __device__ static float store32(void *tile, uint32_t d, uint32_t row, uint32_t col, float x)
     {
         const uint32_t bits = __float_as_uint(x), i = col + threadIdx.x % 32;
         const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
+        const uint32_t half = is_nan ? bits >> 16 | 0x40u : (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
         if (i < d)
-            ((uint16_t *)tile)[offset(d, row, i)] =
-                (uint16_t)(is_nan ? bits >> 16 | 0x40u : (bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
+            ((uint16_t *)tile)[offset(d, row, i)] = (uint16_t)half;
+        return __uint_as_float(half << 16);
     }
 };
 

@@ -1,7 +1,9 @@
-/* The end of an output row: partials of several blocks together, division by the sum, sinks. */
+/* The end of an output row: partials of several blocks together, division by the sum, sinks, and the row as the next product reads
+ * it. */
 #ifndef SHARPI_CUDA_ATTENTION_MERGE_CUH
 #define SHARPI_CUDA_ATTENTION_MERGE_CUH
 
+#include <sharpi/cuda/attention-jobs.cuh>
 #include <sharpi/cuda/attention-work.cuh>
 
 namespace sharpi
@@ -29,6 +31,108 @@ __device__ inline uint64_t partial_row(const work_shape &w, uint32_t block, uint
     return ((uint64_t)block * 2 + slot) * w.m + row;
 }
 
+/* Part of an output row, unnormalised: relative to 2^max. */
+struct merged {
+    float max, sum;
+    float4 acc; /* four columns */
+};
+
+__device__ inline void add_scaled(float4 &acc, const float4 &x, float weight)
+{
+    acc.x += x.x * weight, acc.y += x.y * weight, acc.z += x.z * weight, acc.w += x.w * weight;
+}
+
+/* Where the n parts of a row group lie: the first, and part i > 0 at rest + i * step. */
+struct merge_range {
+    uint32_t first, rest, step, n;
+};
+
+__device__ inline merge_range segment_parts(uint32_t first_unit, uint32_t n_units, uint32_t chunk)
+{
+    const uint32_t block = first_unit / chunk;
+    merge_range range;
+    range.first =
+        2 * block + (first_unit > block * chunk); /* only there it can be the block's last segment */
+    range.rest = 2 * block;
+    range.step = 2;
+    range.n = (first_unit + n_units - 1) / chunk - block + 1;
+    return range;
+}
+
+/* Parts begin, begin + step, ... of a row, n_at_once of them in flight, are added to y. Not through L1, which may hold what
+ * other blocks have overwritten. */
+template <int n_at_once>
+__device__ inline void merge_parts(const work_shape &w, const merge_range &range, uint32_t row,
+                                   uint32_t column, uint32_t begin, uint32_t step, bool has_column, merged &y)
+{
+    for (uint32_t i = begin; i < range.n; i += n_at_once * step) {
+        float2 part[n_at_once];
+        float4 x[n_at_once];
+        float now = y.max;
+#pragma unroll
+        for (uint32_t j = 0; j < n_at_once; j++) {
+            const uint32_t at = i + j * step;
+            const uint64_t from = (uint64_t)(at ? range.rest + at * range.step : range.first) * w.m + row;
+            part[j] = at < range.n ? __ldcg(w.sums + from) : make_float2(-INFINITY, 0.0f);
+            x[j] = at < range.n && has_column ? __ldcg((const float4 *)(w.acc + from * w.acc_width + column))
+                                              : make_float4(0, 0, 0, 0);
+            now = fmaxf(now, part[j].x);
+        }
+        const float reference = now == -INFINITY ? 0.0f : now, shrink = exp2f(y.max - reference);
+        y.max = now;
+        y.sum *= shrink, y.acc.x *= shrink, y.acc.y *= shrink, y.acc.z *= shrink, y.acc.w *= shrink;
+#pragma unroll
+        for (uint32_t j = 0; j < n_at_once; j++) {
+            const float weight = exp2f(part[j].x - reference);
+            y.sum += part[j].y * weight;
+            add_scaled(y.acc, x[j], weight);
+        }
+    }
+}
+
+/* Columns [column, + 4) of a row of out_q8 (kv-cuda.h). The eight lanes of a block of 32 columns call this together. */
+__device__ inline void store_codes(char *row, uint32_t n, uint32_t column, const float4 &y)
+{
+    const uint32_t mask = 0xffu << (threadIdx.x % 32 & 24), word = column % 32 / 4;
+    float amax = fmaxf(fmaxf(fabsf(y.x), fabsf(y.y)), fmaxf(fabsf(y.z), fabsf(y.w)));
+    for (uint32_t i = 1; i < 8; i *= 2)
+        amax = fmaxf(amax, __shfl_xor_sync(mask, amax, i));
+    const float d = amax < 1e-30f ? 0.0f : amax / 127.0f, inverse = amax < 1e-30f ? 0.0f : 127.0f / amax;
+    const int q[4] = {__float2int_rn(y.x * inverse), __float2int_rn(y.y * inverse),
+                      __float2int_rn(y.z * inverse), __float2int_rn(y.w * inverse)};
+    int sum = q[0] + q[1] + q[2] + q[3];
+    for (uint32_t i = 1; i < 8; i *= 2)
+        sum += __shfl_xor_sync(mask, sum, i);
+    ((uint32_t *)row)[column / 32 * 8 + word % 4 * 2 + word / 4] =
+        (uint32_t)(q[0] & 255) | (uint32_t)(q[1] & 255) << 8 | (uint32_t)(q[2] & 255) << 16 |
+        (uint32_t)(q[3] & 255) << 24;
+    if (word == 0)
+        ((float2 *)(row + n))[column / 32] = make_float2(d, d * (float)sum);
+}
+
+/* Columns [column, + 4) of an output row, complete. Where codes are wanted, eight lanes have 32 columns. */
+__device__ inline void store_row(const sharpi_kv_cuda_args &a, const row_view &view, uint32_t column,
+                                 const float4 &x)
+{
+    column += view.head * a.head_dim;
+    if (a.out)
+        *(float4 *)(a.out + view.token * a.out_stride + column) = x;
+    if (a.out_q8)
+        store_codes((char *)a.out_q8 + view.token * a.out_q8_stride, a.n_heads * a.head_dim, column, x);
+}
+
+/* Whether this arrival is the last of n; the counter is then as it was. One thread of each block, after a barrier of those that
+ * wrote. What the others wrote may be read after the next barrier. */
+__device__ inline bool comes_last(uint32_t *counter, uint32_t n)
+{
+    uint32_t before;
+    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
+    if (before != n - 1)
+        return false;
+    *counter = 0;
+    return true;
+}
+
 constexpr uint32_t merge_threads = 1024, merge_columns = 128; /* at most so many threads */
 
 /* What merge_item shares among its threads. */
@@ -37,79 +141,72 @@ struct merge_state {
     float maxima[merge_threads / 32], sums[merge_threads / 32];
 };
 
-/* Columns [column, + merge_columns) of one output row of sequence `seq`: each warp takes every n_warps-th partial. */
-__device__ inline void merge_item(const sharpi_kv_cuda_args &a, const work_shape &w, uint32_t seq,
-                                  const sharpi_batch_seq &s, uint32_t row, uint32_t kv_head, uint32_t column,
-                                  merge_state &state)
+/* The units of a row group, counted over all. */
+__device__ inline merge_range parts_of_rows(const sharpi_kv_cuda_args &a, const work_shape &w, uint32_t seq,
+                                            const sharpi_batch_seq &s, uint32_t group, uint32_t kv_head)
 {
-    const uint32_t n_warps = blockDim.x / 32;
-    const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, d = a.head_dim;
     uint32_t page, end_page, begin;
     const uint32_t chunk = chunk_of(w, count_units(a, w, seq, begin));
 
     begin += kv_head * units_per_head(a, w, s);
-    const uint32_t group = row / w.m;
     for (uint32_t i = 0; i < group; i++) {
         page_range(a, w, s, i, page, end_page);
         begin += end_page - page;
     }
     page_range(a, w, s, group, page, end_page);
-    const uint32_t first = begin / chunk, n = (begin + end_page - page - 1) / chunk - first + 1;
-    launch_wait(); /* all above is of descriptors only */
-    if (n == 1)
-        return; /* that block wrote `out` */
+    return segment_parts(begin, end_page - page, chunk);
+}
 
-    /* Only the first block can have the segment as its last one. Weights are relative to this thread's own maximum. */
-    float max = -INFINITY, sum = 0.0f;
-    float4 acc = make_float4(0, 0, 0, 0);
-    column += 4 * lane;
-    for (uint32_t i = warp; i < n; i += 4 * n_warps) {
-        float2 part[4];
-        float4 x[4];
-#pragma unroll
-        for (uint32_t j = 0; j < 4; j++) {
-            const uint32_t at = i + j * n_warps;
-            const uint64_t from = partial_row(w, first + at, !at && begin > first * chunk, row - group * w.m);
-            part[j] = at < n ? w.sums[from] : make_float2(-INFINITY, 0.0f);
-            x[j] = at < n && column < d ? *(const float4 *)(w.acc + from * w.acc_width + column)
-                                        : make_float4(0, 0, 0, 0);
-        }
-        const float now = fmaxf(fmaxf(fmaxf(part[0].x, part[1].x), fmaxf(part[2].x, part[3].x)), max);
-        const float reference = now == -INFINITY ? 0.0f : now, shrink = exp2f(max - reference);
-        max = now;
-        sum *= shrink, acc.x *= shrink, acc.y *= shrink, acc.z *= shrink, acc.w *= shrink;
-#pragma unroll
-        for (uint32_t j = 0; j < 4; j++) {
-            const float weight = exp2f(part[j].x - reference);
-            sum += part[j].y * weight;
-            acc.x += x[j].x * weight, acc.y += x[j].y * weight, acc.z += x[j].z * weight,
-                acc.w += x[j].w * weight;
-        }
-    }
-    state.acc[threadIdx.x] = acc;
+/* The sum of what the warps have, each relative to its own maximum; in warp 0. */
+__device__ inline merged add_warps(const merged &y, merge_state &state)
+{
+    const uint32_t n_warps = blockDim.x / 32, lane = threadIdx.x % 32;
+    merged total = {-INFINITY, 0.0f, make_float4(0, 0, 0, 0)};
+    state.acc[threadIdx.x] = y.acc;
     if (lane == 0)
-        state.maxima[warp] = max, state.sums[warp] = sum;
+        state.maxima[threadIdx.x / 32] = y.max, state.sums[threadIdx.x / 32] = y.sum;
     __syncthreads();
-    if (warp == 0) {
-        const float mine = lane < n_warps ? state.maxima[lane] : -INFINITY;
-        float whole = mine;
-        for (uint32_t i = 16; i; i /= 2)
-            whole = fmaxf(whole, __shfl_xor_sync(~0u, whole, i));
-        const float reference = whole == -INFINITY ? 0.0f : whole, weight = exp2f(mine - reference);
-        sum = lane < n_warps ? state.sums[lane] * weight : 0.0f;
-        for (uint32_t i = 16; i; i /= 2)
-            sum += __shfl_xor_sync(~0u, sum, i);
-        acc = make_float4(0, 0, 0, 0);
-        for (uint32_t i = 0; i < n_warps; i++) {
-            const float4 x = state.acc[i * 32 + lane];
-            const float one = __shfl_sync(~0u, weight, i);
-            acc.x += x.x * one, acc.y += x.y * one, acc.z += x.z * one, acc.w += x.w * one;
-        }
-        const uint32_t token = s.first_token + row / w.ratio, head = kv_head * w.ratio + row % w.ratio;
-        const float factor = output_factor(a, head, whole, sum);
-        float *out = a.out + token * a.out_stride + (uint64_t)head * d + column;
-        if (column < d) /* head_dims are multiples of 4 */
-            *(float4 *)out = make_float4(acc.x * factor, acc.y * factor, acc.z * factor, acc.w * factor);
+    if (threadIdx.x >= 32)
+        return total;
+    const float mine = lane < n_warps ? state.maxima[lane] : -INFINITY;
+    total.max = mine;
+    for (uint32_t i = 16; i; i /= 2)
+        total.max = fmaxf(total.max, __shfl_xor_sync(~0u, total.max, i));
+    const float weight = exp2f(mine - (total.max == -INFINITY ? 0.0f : total.max));
+    total.sum = lane < n_warps ? state.sums[lane] * weight : 0.0f;
+    for (uint32_t i = 16; i; i /= 2)
+        total.sum += __shfl_xor_sync(~0u, total.sum, i);
+    for (uint32_t i = 0; i < n_warps; i++)
+        add_scaled(total.acc, state.acc[i * 32 + lane], __shfl_sync(~0u, weight, i));
+    return total;
+}
+
+/* Columns [column, + merge_columns) of one output row of sequence `seq`: each warp takes every n_warps-th partial. */
+__device__ inline void merge_item(const sharpi_kv_cuda_args &a, const work_shape &w, uint32_t seq,
+                                  const sharpi_batch_seq &s, uint32_t row, uint32_t kv_head, uint32_t column,
+                                  merge_state &state)
+{
+    merge_range range;
+    if (w.is_direct) {
+        const direct_job job = parts_of_head(a, w, seq, kv_head);
+        range = {job.first_partial, job.first_partial, 1, job.n_parts};
+    } else {
+        range = parts_of_rows(a, w, seq, s, row / w.m, kv_head);
+    }
+    merged y = {-INFINITY, 0.0f, make_float4(0, 0, 0, 0)};
+    launch_wait(); /* all above is of descriptors only */
+    if (range.n <= w.inline_parts)
+        return; /* in `out` already */
+    column += 4 * (threadIdx.x % 32);
+    merge_parts<4>(w, range, row % w.m, column, threadIdx.x / 32, blockDim.x / 32, column < a.head_dim, y);
+    const merged whole = add_warps(y, state);
+    row_view view;
+    view.token = s.first_token + row / w.ratio;
+    view.head = kv_head * w.ratio + row % w.ratio;
+    if (threadIdx.x < 32 && column < a.head_dim) { /* head_dims are multiples of 4 */
+        const float factor = output_factor(a, view.head, whole.max, whole.sum);
+        const float4 &x = whole.acc;
+        store_row(a, view, column, make_float4(x.x * factor, x.y * factor, x.z * factor, x.w * factor));
     }
     __syncthreads();
 }

@@ -51,12 +51,6 @@ __device__ inline void barrier_arrive(uint64_t *barrier)
     asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
 }
 
-/* Threads of named barrier `id` (1 ..) meet. */
-__device__ inline void meet(uint32_t id, uint32_t n_threads)
-{
-    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(n_threads) : "memory");
-}
-
 /* cap tanh(x / cap) = cap - 2 cap / (1 + e^(2 x / cap)), within 3e-7 cap. */
 __device__ inline float softcapped_fast(float x, float cap)
 {

@@ -7,7 +7,8 @@
  * Two ways to share the work, by the number of rows of a sequence, so that a mixed step is two launches:
  *  - few rows (decode): all units in a line, cut into equal chunks, one per block. A block writes `out` for segments
  *    that it has to itself and a partial (maximum, sum, unnormalised output) otherwise: at most two, its first segment's
- *    and its last one's. merge_kernel finds them by the same arithmetic.
+ *    and its last one's. merge_kernel finds them by the same arithmetic. (attention-direct.cuh shares the work otherwise:
+ *    attention-jobs.cuh.)
  *  - many rows (prefill): a segment per block, longest first.
  */
 #ifndef SHARPI_CUDA_ATTENTION_WORK_CUH
@@ -28,10 +29,17 @@ struct work_shape {
     uint32_t is_split;  /* 1: chunks of units, 0: a segment per block */
     uint32_t all_few;   /* 1: the launch serves no sequence with more than few_rows */
     uint32_t appends;   /* 1: the kernel itself stores the step's k and v (decode) */
-    uint32_t n_blocks;  /* of the kernel that is split, for merge_kernel too */
+    uint32_t n_blocks;  /* of the kernel that is split, for merge_kernel too; direct: that run at a time */
     uint32_t acc_width; /* floats of an output row in a partial */
     float *acc;         /* [n_blocks, 2, m, acc_width] */
     float2 *sums;       /* [n_blocks, 2, m]: maximum, sum */
+
+    uint32_t inline_parts; /* row groups of up to so many parts are not merge_kernel's */
+
+    /* attention-direct.cuh, attention-jobs.cuh. */
+    uint32_t is_direct;
+    uint32_t unit_log2; /* positions of a unit */
+    uint32_t *counters; /* [max_seqs, n_kv_heads], zero between launches: parts that are done */
 
     /* Prefill from converted tiles (attention-convert.cuh). */
     char *tiles;

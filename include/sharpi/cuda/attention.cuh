@@ -7,15 +7,17 @@
  *                   these, each in its own file so that they compile side by side. Not for exact formats.
  *
  * Which kernel runs: append (attention-append.cuh) unless decode does it itself; then for sequences with few rows (tokens
- * times query heads per KV head) attention-narrow.cuh up to 8, attention-tensor.cuh up to 16 and up to 64, split over pages and
- * put together by attention-merge.cuh; for those with more, attention-wgmma.cuh on Hopper (from attention-convert.cuh's tiles
+ * times query heads per KV head) attention-direct.cuh up to 16, attention-tensor.cuh up to 64, split over pages and put together
+ * by attention-merge.cuh; for those with more, attention-wgmma.cuh on Hopper (from attention-convert.cuh's tiles
  * where a format needs that), else attention-tensor.cuh. attention-exact.cuh does what none of these can.
  */
 #ifndef SHARPI_CUDA_ATTENTION_CUH
 #define SHARPI_CUDA_ATTENTION_CUH
 
+#include <string.h>
+
+#include <sharpi/cuda/attention-direct.cuh>
 #include <sharpi/cuda/attention-exact.cuh>
-#include <sharpi/cuda/attention-narrow.cuh>
 #include <sharpi/cuda/attention-tensor.cuh>
 #include <sharpi/cuda/attention-wgmma.cuh>
 
@@ -45,15 +47,18 @@ inline work_shape shape_with(const sharpi_kv_cuda_args &a, uint32_t m, uint32_t 
     w.all_few = max_seq_rows(a) <= few_rows;
     w.n_blocks = n_blocks;
     w.acc_width = (a.head_dim + 3) / 4 * 4;
-    w.sums = (float2 *)a.scratch;
-    w.acc = (float *)((char *)a.scratch + ((uint64_t)n_blocks * 2 * m * sizeof(float2) + 255) / 256 * 256);
+    w.counters = (uint32_t *)a.scratch;
+    w.sums = (float2 *)((char *)a.scratch + SHARPI_CUDA_COUNTER_BYTES);
+    w.acc = (float *)((char *)w.sums + ((uint64_t)n_blocks * 2 * m * sizeof(float2) + 255) / 256 * 256);
+    w.inline_parts = 1;
     return w;
 }
 
 inline uint64_t partial_bytes(const sharpi_kv_cuda_args &a, uint32_t m, uint32_t n_blocks)
 {
     const uint64_t n_rows = (uint64_t)n_blocks * 2 * m;
-    return (n_rows * sizeof(float2) + 255) / 256 * 256 + n_rows * ((a.head_dim + 3) / 4 * 4) * sizeof(float);
+    return SHARPI_CUDA_COUNTER_BYTES + (n_rows * sizeof(float2) + 255) / 256 * 256 +
+           n_rows * ((a.head_dim + 3) / 4 * 4) * sizeof(float);
 }
 
 /* Blocks that a launch of a segment per block needs at most. */
@@ -78,11 +83,10 @@ inline int launch_merge(const sharpi_kv_cuda_args &a, const work_shape &w, cudaS
 
 /* Both ways of sharing the work, with a kernel (of any kind) and its grid sizes; `launch_whole` may take the second. */
 template <class Launch, class LaunchWhole>
-int launch_both(const sharpi_kv_cuda_args &a, uint32_t m, uint32_t n_blocks, bool appends,
-                cudaStream_t stream, Launch launch, LaunchWhole launch_whole)
+int launch_both(const sharpi_kv_cuda_args &a, uint32_t m, uint32_t n_blocks, cudaStream_t stream,
+                Launch launch, LaunchWhole launch_whole)
 {
     work_shape w = shape_with(a, m, n_blocks);
-    w.appends = appends;
     int error = launch(w, n_blocks);
     if (!error)
         error = launch_merge(a, w, stream);
@@ -127,9 +131,8 @@ template <class F> uint64_t converted_tiles(const sharpi_kv_cuda_args &a)
 /* Tiles lie after the partials. */
 template <class F> uint64_t partials_bytes(const sharpi_kv_cuda_args &a)
 {
-    const uint64_t narrow = partial_bytes(a, 16, 4 * a.n_sms); /* the exact kernel has most blocks */
-    const uint64_t wide = partial_bytes(a, 64, a.n_sms);
-    return ((narrow > wide ? narrow : wide) + 1023) / 1024 * 1024;
+    /* 64 rows a block; the exact kernel has 4 blocks of 16; attention-direct.cuh 16 places of 8 rows, or 12 of 16 */
+    return (partial_bytes(a, 16, 6 * a.n_sms) + 1023) / 1024 * 1024;
 }
 
 template <class F, int D>
@@ -157,7 +160,7 @@ bool launch_wgmma(const sharpi_kv_cuda_args &a, work_shape w, cudaStream_t strea
 template <class F> int launch_exact(const sharpi_kv_cuda_args &a, cudaStream_t stream)
 {
     return launch_both(
-        a, exact_m, 4 * a.n_sms, false, stream,
+        a, exact_m, 4 * a.n_sms, stream,
         [&](const work_shape &w, uint32_t n_blocks) -> int {
             return launch(exact_kernel<F>, n_blocks, exact_threads, 0, stream, a.overlaps, a, w);
         },
@@ -184,50 +187,58 @@ int choose_stages(const void *kernel, uint32_t d, uint32_t &n_stages, uint32_t &
     return error;
 }
 
-template <class F, int D, int MT, int fixed_d>
-int launch_tensor(const sharpi_kv_cuda_args *args, bool appends, cudaStream_t stream)
+template <class F, int D> int launch_tensor(const sharpi_kv_cuda_args &a, cudaStream_t stream)
 {
-    using shape = tensor_shape<F, D, MT>;
-    const sharpi_kv_cuda_args &a = *args;
+    using shape = tensor_shape<F, D>;
     uint32_t n_stages, n_bytes;
-    const int error = choose_stages<F, shape>((const void *)tensor_kernel<F, D, MT, fixed_d>, a.head_dim,
-                                              n_stages, n_bytes);
+    const int error =
+        choose_stages<F, shape>((const void *)tensor_kernel<F, D>, a.head_dim, n_stages, n_bytes);
 
     if (error)
         return error;
     return launch_both(
-        a, shape::m, shape::blocks_per_sm * a.n_sms, appends, stream,
+        a, shape::m, shape::blocks_per_sm * a.n_sms, stream,
         [&](const work_shape &w, uint32_t n_blocks) -> int {
-            return launch(tensor_kernel<F, D, MT, fixed_d>, n_blocks, shape::n_threads, n_bytes, stream,
-                          a.overlaps, a, w, n_stages);
+            return launch(tensor_kernel<F, D>, n_blocks, shape::n_threads, n_bytes, stream, a.overlaps, a, w,
+                          n_stages);
         },
         [&](const work_shape &w, int &whole_error) -> bool {
-            if constexpr (MT == 1)
-                return false;
-            else
-                return launch_wgmma<F, D>(a, w, stream, whole_error) || launch_wgmma < F,
-                       D == 128 ? 64 : D > (a, w, stream, whole_error);
+            return launch_wgmma<F, D>(a, w, stream, whole_error) ||
+                   launch_wgmma<F, (D == 128 ? 64 : D)>(a, w, stream, whole_error);
         });
 }
 
-template <class F, int D, int fixed_d>
-int launch_narrow(const sharpi_kv_cuda_args *args, bool appends, cudaStream_t stream)
-{
-    using shape = narrow_shape<F, D>;
-    const sharpi_kv_cuda_args &a = *args;
-    uint32_t n_stages, n_bytes;
-    const int error =
-        choose_stages<F, shape>((const void *)narrow_kernel<F, D, fixed_d>, a.head_dim, n_stages, n_bytes);
+constexpr uint32_t direct_rows = 16;
+/* Blocks put together what others had only where a thread has few columns of it; else merge_kernel's many are faster. */
+constexpr uint32_t max_inline_elements = 16 * direct_threads;
 
-    if (error)
-        return error;
-    return launch_both(
-        a, shape::m, shape::blocks_per_sm * a.n_sms, appends, stream,
-        [&](const work_shape &w, uint32_t n_blocks) -> int {
-            return launch(narrow_kernel<F, D, fixed_d>, n_blocks, shape::n_threads, n_bytes, stream,
-                          a.overlaps, a, w, n_stages);
-        },
-        [](const work_shape &, int &) { return false; });
+/* Blocks that can have work; share_of's and parts_of's bound. */
+template <class Shape> uint64_t direct_grid(const sharpi_kv_cuda_args &a, const work_shape &w)
+{
+    const uint64_t seen = a.window && a.window < a.max_length ? a.window : a.max_length,
+                   heads = (uint64_t)a.max_seqs * a.n_kv_heads, parts = seen / Shape::unit + 2,
+                   most = 2 * (uint64_t)w.n_blocks + heads;
+    return parts < most / heads ? heads * parts : most;
+}
+
+template <class F, int D, int NT, int fixed_d>
+int launch_direct(const sharpi_kv_cuda_args &a, bool appends, cudaStream_t stream)
+{
+    using shape = direct_shape<F, D, NT>;
+    const uint32_t n_blocks = shape::blocks_per_sm * a.n_sms;
+    const bool is_inline = max_seq_rows(a) * a.head_dim <= max_inline_elements &&
+                           (uint64_t)a.max_seqs * a.n_kv_heads <= SHARPI_CUDA_COUNTER_BYTES / 4;
+    work_shape w = shape_with(a, shape::m, 2 * n_blocks);
+    w.n_blocks = n_blocks;
+    w.appends = appends;
+    w.is_direct = 1;
+    w.unit_log2 = shape::unit == 64 ? 6 : shape::unit == 32 ? 5 : 4;
+    w.inline_parts = is_inline ? max_inline_parts : 1;
+    const int error = launch(direct_kernel<F, D, NT, fixed_d>, (uint32_t)direct_grid<shape>(a, w),
+                             direct_threads, 0, stream, a.overlaps, a, w);
+    /* a head has at most n_blocks / n_kv_heads parts, and one more */
+    return error || (is_inline && n_blocks / a.n_kv_heads < max_inline_parts) ? error
+                                                                              : launch_merge(a, w, stream);
 }
 
 /* The kernel for the launch's rows. Decode has instances for the head_dims D themselves: addresses are a good part of its
@@ -235,14 +246,13 @@ int launch_narrow(const sharpi_kv_cuda_args *args, bool appends, cudaStream_t st
 template <class F, int D> int launch_rows(const sharpi_kv_cuda_args *a, bool appends, cudaStream_t stream)
 {
     const uint64_t rows = max_seq_rows(*a);
-    if constexpr (D <= 256)
-        if (rows <= narrow_rows)
-            return a->head_dim == D ? launch_narrow<F, D, D>(a, appends, stream)
-                                    : launch_narrow<F, D, 0>(a, appends, stream);
-    if (rows <= 16)
-        return a->head_dim == D ? launch_tensor<F, D, 1, D>(a, appends, stream)
-                                : launch_tensor<F, D, 1, 0>(a, appends, stream);
-    return launch_tensor<F, D, 4, 0>(a, appends, stream);
+    if (rows <= 8)
+        return a->head_dim == D ? launch_direct<F, D, 1, D>(*a, appends, stream)
+                                : launch_direct<F, D, 1, 0>(*a, appends, stream);
+    if (rows <= direct_rows)
+        return a->head_dim == D ? launch_direct<F, D, 2, D>(*a, appends, stream)
+                                : launch_direct<F, D, 2, 0>(*a, appends, stream);
+    return launch_tensor<F, D>(*a, stream);
 }
 
 template <class F, bool exact = F::exact> struct tensor_path {
@@ -262,14 +272,28 @@ template <class F> struct tensor_path<F, true> {
     }
 };
 
+/* Whether the launch is attention-direct.cuh's. */
+template <class F> bool is_direct(const sharpi_kv_cuda_args &a)
+{
+    return !F::exact && a.head_dim % F::dim_unit == 0 && max_seq_rows(a) <= direct_rows;
+}
+
+template <class F> int32_t quantizes(const sharpi_kv_cuda_args *a)
+{
+    return is_direct<F>(*a) && a->head_dim % 32 == 0;
+}
+
 template <class F> int32_t attention(const sharpi_kv_cuda_args *args, void *stream_)
 {
-    const sharpi_kv_cuda_args &a = *args;
+    sharpi_kv_cuda_args a = {}; /* the caller's may be shorter */
+    memcpy(&a, args, args->size < sizeof a ? args->size : sizeof a);
     cudaStream_t stream = (cudaStream_t)stream_;
     const bool tensor = !F::exact && a.head_dim % F::dim_unit == 0;
-    const bool fused = a.k && tensor && a.max_seq_tokens == 1 && max_seq_rows(a) <= 16 && a.causal;
+    const bool fused = a.k && is_direct<F>(a) && a.max_seq_tokens == 1 && a.causal;
     int error = cudaSuccess;
 
+    if (a.out_q8 ? !quantizes<F>(&a) : !a.out)
+        return cudaErrorInvalidValue;
     if (a.k && !fused)
         error = launch_append<F>(a, stream);
     if (!error && tensor) {
@@ -337,7 +361,7 @@ template <class F> void page_from_rows(void *page, const void *rows, uint32_t n_
 #define SHARPI_KV_CUDA_TABLE(F)                                                                              \
     {                                                                                                        \
         (uint32_t)sizeof(struct sharpi_kv_cuda), 0, sharpi::check<F>, sharpi::scratch_bytes<F>,              \
-            sharpi::attention<F>, sharpi::page_to_rows<F>, sharpi::page_from_rows<F>                         \
+            sharpi::attention<F>, sharpi::page_to_rows<F>, sharpi::page_from_rows<F>, sharpi::quantizes<F>   \
     }
 
 #endif

@@ -53,6 +53,45 @@ __device__ inline void load_matrices_transposed(uint32_t (&x)[4], uint32_t addre
                  : "memory");
 }
 
+/* The transpose of an 8 x 8 matrix of 16-bit values: lane 4 g + t holds row g's columns 2 t, 2 t + 1, before and after. */
+__device__ inline uint32_t transposed_matrix(uint32_t x)
+{
+    uint32_t y;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+    return y;
+}
+
+/* From device memory, for data that is read once; never moved before or after another of these by the compiler. */
+__device__ inline uint4 load_once_16(const void *p)
+{
+    uint4 x;
+    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+                 : "l"(p));
+    return x;
+}
+
+__device__ inline uint2 load_once_8(const void *p)
+{
+    uint2 x;
+    asm volatile("ld.global.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(x.x), "=r"(x.y) : "l"(p));
+    return x;
+}
+
+__device__ inline uint32_t load_once_4(const void *p)
+{
+    uint32_t x;
+    asm volatile("ld.global.L1::no_allocate.u32 %0, [%1];" : "=r"(x) : "l"(p));
+    return x;
+}
+
+__device__ inline uint16_t load_once_2(const void *p)
+{
+    uint16_t x;
+    asm volatile("ld.global.L1::no_allocate.u16 %0, [%1];" : "=h"(x) : "l"(p));
+    return x;
+}
+
 /* 2^x, 2 ulp. */
 __device__ inline float exp2_fast(float x)
 {

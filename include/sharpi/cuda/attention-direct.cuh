@@ -1,0 +1,595 @@
+/* Decode of at most 16 rows (query heads of a group times tokens) in one launch, the cache going from device memory to registers.
+ *
+ * The cache is the left operand of mma.sync: scores^T [positions, rows] = K Q^T and out^T [columns, rows] = V^T weights^T, so
+ * that few rows waste little. A warp takes strips of 16 positions times 128 elements; head_dims above 128 have `split` warps
+ * to a strip, which add up their scores. A group of warps has its own running maximum and sum: no barrier of the block is passed
+ * on the way. Shared memory holds queries, then the groups' outputs: little, so that the next kernel of the stream finds room
+ * beside this one.
+ *
+ * A block has one part of one (sequence, KV head): direct_job. A decode step's own K and V row (`fresh`) is stored in the cache by
+ * the block that has the first part, but not read back: it is one more position with weight exp(score) when the groups'
+ * outputs are added up. So everything that is read from the cache is read before the kernels before this one end.
+ *
+ * The parts of a (sequence, KV head) are put together by the block that comes last, in the parts' order, whichever it is; very many
+ * of them are left to merge_kernel, which has more blocks for it.
+ *
+ * Arithmetic: f32 sums and softmax; operands f16 (formats that say so) or bf16. bf16 queries and weights are split into two bf16
+ * each, so that the products are f32's but for 2^-17; f16 queries are scaled by a power of two per row first.
+ *
+ * The loop over strips must not run out of registers: what is loaded ahead would be spilled, which waits for it. So what only
+ * the beginning and the end need lies in shared memory (job).
+ */
+#ifndef SHARPI_CUDA_ATTENTION_DIRECT_CUH
+#define SHARPI_CUDA_ATTENTION_DIRECT_CUH
+
+#include <sharpi/cuda/attention-jobs.cuh>
+#include <sharpi/cuda/attention-merge.cuh>
+#include <sharpi/cuda/attention-operand.cuh>
+
+namespace sharpi
+{
+
+constexpr uint32_t direct_warps = 4, direct_threads = 32 * direct_warps;
+constexpr uint32_t strip_positions = 16, strip_width = 128;
+
+template <class F, int D, int NT> struct direct_shape {
+    static constexpr uint32_t m = 8 * NT;                      /* rows */
+    static constexpr uint32_t split = D / strip_width;         /* warps of a group */
+    static constexpr uint32_t groups = direct_warps / split;   /* strips of a unit */
+    static constexpr uint32_t unit = strip_positions * groups; /* positions of a unit */
+    static constexpr uint32_t parts = F::uses_f16 ? 1 : 2;     /* of a query or weight */
+    static constexpr uint32_t acc_stride = D + 8;              /* against bank conflicts */
+    /* As many as the registers for a strip allow. */
+    static constexpr uint32_t blocks_per_sm = (NT == 1 ? 3 : 2) + (sizeof(typename F::strip) <= 96);
+};
+
+constexpr uint32_t max_inline_parts = 128;
+
+template <class F, int D, int NT> struct direct_memory {
+    using shape = direct_shape<F, D, NT>;
+    union {
+        char q[shape::parts * shape::m * D * 2];
+        float acc[shape::groups * shape::m * shape::acc_stride];
+        float part_weight[shape::m * max_inline_parts]; /* [row, part] */
+    };
+    float4 exchange[shape::split > 1 ? 2 * NT *direct_threads : 1]; /* scores of parts of a strip, twice */
+    float fresh_k[D], fresh_v[D];
+    float row_scale[shape::m], fresh_score[shape::m];
+    uint2 bounds[shape::m];                    /* visible positions of a row, the fresh one aside */
+    float2 sums[shape::groups][shape::m];      /* maximum, sum */
+    float weight[shape::groups + 1][shape::m]; /* of the groups' outputs, of the fresh value */
+    direct_job job;
+    uint32_t is_last;
+};
+
+template <class F, int D, int NT, int fixed_d> struct direct_block {
+    using shape = direct_shape<F, D, NT>;
+    static constexpr uint32_t M = shape::m, parts = shape::parts;
+
+    const sharpi_kv_cuda_args &a;
+    const work_shape &w;
+    direct_memory<F, D, NT> &memory;
+    uint32_t lane, warp, group, first_element, n_rows, n_exchanges;
+    typename F::strip k, v;
+    float s[NT][4], o[NT][2][4][4]; /* lane 4 g + t: positions or columns g, g + 8; rows 2 t, 2 t + 1 */
+    float max[NT][2], sum[NT][2], scale[NT][2];
+
+    __device__ direct_block(const sharpi_kv_cuda_args &args, const work_shape &work,
+                            direct_memory<F, D, NT> &shared)
+        : a(args), w(work), memory(shared), lane(threadIdx.x % 32), warp(threadIdx.x / 32),
+          group(warp / shape::split), first_element(warp % shape::split * strip_width), n_exchanges(0)
+    {
+    }
+    __device__ uint32_t head_dim() const
+    {
+        return fixed_d ? fixed_d : a.head_dim;
+    }
+    /* A row's piece of 8 query elements; odd rows have halves of 128 bytes exchanged, against bank conflicts. */
+    __device__ char *query_piece(uint32_t part, uint32_t row, uint32_t piece) const
+    {
+        return memory.q + (part * M + row) * D * 2 + 16 * (piece ^ (row & 1) << 2);
+    }
+    /* The byte of the K or V cache where the tile of the job's head begins that slot `slot` of its page table says. */
+    __device__ uint64_t tile_at(const direct_job &job, uint32_t slot) const
+    {
+        const int32_t number = a.pages[(uint64_t)job.seq * a.page_stride + slot];
+        return ((uint64_t)(uint32_t)number * a.n_kv_heads + job.kv_head) * F::tile_bytes(head_dim());
+    }
+
+    /* ---- The job begins */
+
+    /* The step's own row goes into the cache, and as it is there into shared memory: every fourth block of 32 by a warp. */
+    static constexpr uint32_t fresh_blocks = (D / 32 + direct_warps - 1) / direct_warps;
+
+    __device__ void load_fresh(const direct_job &job, float (&fresh)[2][fresh_blocks]) const
+    {
+        const float *k_row = a.k + job.first_token * a.k_stride + (uint64_t)job.kv_head * head_dim();
+        const float *v_row = a.v + job.first_token * a.v_stride + (uint64_t)job.kv_head * head_dim();
+#pragma unroll
+        for (uint32_t i = 0; i < fresh_blocks; i++) {
+            const uint32_t col = (i * direct_warps + warp) * 32 + lane;
+            fresh[0][i] = col < head_dim() ? k_row[col] : 0.0f;
+            fresh[1][i] = col < head_dim() ? v_row[col] : 0.0f;
+        }
+    }
+    __device__ void store_fresh(const direct_job &job, const float (&fresh)[2][fresh_blocks])
+    {
+        const uint32_t d = head_dim(), row = job.length % tile_rows;
+        const uint64_t at = tile_at(job, job.length / tile_rows % (a.ring / tile_rows));
+        char *k_tile = (char *)a.k_cache + at, *v_tile = (char *)a.v_cache + at;
+#pragma unroll
+        for (uint32_t i = 0; i < fresh_blocks; i++) {
+            const uint32_t col = (i * direct_warps + warp) * 32;
+            if (col >= d)
+                break;
+            memory.fresh_k[col + lane] = F::store32(k_tile, d, row, col, fresh[0][i]);
+            memory.fresh_v[col + lane] = F::store32(v_tile, d, row, col, fresh[1][i]);
+        }
+    }
+
+    /* Queries: every fourth row is a warp's, a lane has four elements of each 128. */
+    static constexpr uint32_t my_rows = M / direct_warps, per_lane = D / 128;
+
+    __device__ void load_queries(const direct_job &job, float4 (&value)[my_rows][per_lane]) const
+    {
+#pragma unroll
+        for (uint32_t r = 0; r < my_rows; r++) {
+            const uint32_t row = r * direct_warps + warp;
+            const row_view view = direct_view(a, w, job, row);
+            const float *src = a.q + view.token * a.q_stride + (uint64_t)view.head * head_dim() + 4 * lane;
+#pragma unroll
+            for (uint32_t i = 0; i < per_lane; i++)
+                value[r][i] = row < n_rows && 128 * i + 4 * lane < head_dim()
+                                  ? *(const float4 *)(src + 128 * i)
+                                  : make_float4(0, 0, 0, 0);
+        }
+    }
+    /* To shared memory in the operands' type. */
+    __device__ void store_query(uint32_t row, const float4 (&value)[per_lane])
+    {
+        float up = 1.0f;
+        if (F::uses_f16) {
+            float greatest = 0.0f;
+#pragma unroll
+            for (uint32_t i = 0; i < per_lane; i++)
+                greatest = fmaxf(greatest, fmaxf(fmaxf(fabsf(value[i].x), fabsf(value[i].y)),
+                                                 fmaxf(fabsf(value[i].z), fabsf(value[i].w))));
+            up = power_for_f16(warp_max(greatest));
+        }
+#pragma unroll
+        for (uint32_t i = 0; i < per_lane; i++) {
+            const float4 x = value[i];
+            const uint32_t low = pack<F>(x.x * up, x.y * up), high = pack<F>(x.z * up, x.w * up);
+            const uint32_t piece = 16 * i + lane / 2, at = lane % 2 * 8;
+            *(uint2 *)(query_piece(0, row, piece) + at) = make_uint2(low, high);
+            if (parts == 2)
+                *(uint2 *)(query_piece(1, row, piece) + at) =
+                    make_uint2(pack_rest(x.x, x.y, low), pack_rest(x.z, x.w, high));
+        }
+        if (lane == 0) /* scores are in units of log 2 */
+            memory.row_scale[row] = a.scale * F::unit / up * (a.softcap != 0.0f ? 1.0f : log2_e);
+    }
+
+    /* The fresh position's score, in f32. */
+    __device__ void score_fresh(uint32_t row, const float4 (&value)[per_lane])
+    {
+        float dot = 0.0f;
+#pragma unroll
+        for (uint32_t i = 0; i < per_lane; i++)
+            if (128 * i + 4 * lane < head_dim()) {
+                const float4 x = value[i], y = *(const float4 *)(memory.fresh_k + 128 * i + 4 * lane);
+                dot += x.x * y.x + x.y * y.y + x.z * y.z + x.w * y.w;
+            }
+        for (uint32_t i = 16; i; i /= 2)
+            dot += __shfl_xor_sync(~0u, dot, i);
+        if (lane == 0)
+            memory.fresh_score[row] = softcapped(dot * a.scale, a.softcap) * log2_e;
+    }
+
+    /* All that the kernels before wrote is loaded first: nothing waits for it twice. */
+    __device__ void begin(const direct_job &job)
+    {
+        float4 value[my_rows][per_lane];
+        float fresh[2][fresh_blocks];
+        const bool has_fresh = job.has_fresh;
+        n_rows = job.n_tokens * w.ratio;
+        load_queries(job, value);
+        if (has_fresh)
+            load_fresh(job, fresh);
+        if (threadIdx.x < M) {
+            const row_view view = direct_view(a, w, job, threadIdx.x);
+            memory.bounds[threadIdx.x] = make_uint2(view.low, view.end - w.appends);
+        }
+        if (threadIdx.x == 0)
+            memory.job = job;
+#pragma unroll
+        for (uint32_t r = 0; r < my_rows; r++)
+            store_query(r * direct_warps + warp, value[r]);
+        if (has_fresh)
+            store_fresh(job, fresh);
+        __syncthreads();
+        if (has_fresh)
+#pragma unroll
+            for (uint32_t r = 0; r < my_rows; r++)
+                score_fresh(r * direct_warps + warp, value[r]);
+#pragma unroll
+        for (uint32_t n = 0; n < NT; n++)
+#pragma unroll
+            for (uint32_t i = 0; i < 2; i++) {
+                scale[n][i] = memory.row_scale[8 * n + lane % 4 * 2 + i];
+                max[n][i] = -INFINITY;
+                sum[n][i] = 0.0f;
+#pragma unroll
+                for (uint32_t j = 0; j < 16; j++)
+                    o[n][i][j / 4][j % 4] = 0.0f;
+            }
+    }
+
+    /* ---- A strip */
+
+    __device__ void multiply_k()
+    {
+        float chain[2][NT][4] = {};
+#pragma unroll
+        for (uint32_t block = 0; block < strip_width / 32; block++) {
+            if (first_element + 32 * block >= head_dim())
+                break;
+            uint32_t operand[2][4];
+            F::k_operand(operand, k, block);
+#pragma unroll
+            for (uint32_t n = 0; n < NT; n++)
+#pragma unroll
+                for (uint32_t i = 0; i < parts; i++) {
+                    const uint4 q = *(const uint4 *)query_piece(i, 8 * n + lane / 4,
+                                                                first_element / 8 + 4 * block + lane % 4);
+                    mma<F>(chain[0][n], operand[0], q.x, q.y);
+                    mma<F>(chain[1][n], operand[1], q.z, q.w);
+                }
+        }
+#pragma unroll
+        for (uint32_t n = 0; n < NT; n++)
+#pragma unroll
+            for (uint32_t i = 0; i < 4; i++)
+                s[n][i] = chain[0][n][i] + chain[1][n][i];
+    }
+
+    /* Adds the scores of the strip's warps, in order; two sets of places, so that one barrier is enough. */
+    __device__ void add_parts()
+    {
+        float4 *place = memory.exchange + n_exchanges++ % 2 * NT * direct_threads + lane;
+#pragma unroll
+        for (uint32_t n = 0; n < NT; n++)
+            place[(warp * NT + n) * 32] = make_float4(s[n][0], s[n][1], s[n][2], s[n][3]);
+        if (group) /* so that the compiler sees which barriers are used */
+            meet(2, 32 * shape::split);
+        else
+            meet(1, 32 * shape::split);
+#pragma unroll
+        for (uint32_t n = 0; n < NT; n++) {
+            float4 total = make_float4(0, 0, 0, 0);
+#pragma unroll
+            for (uint32_t i = 0; i < shape::split; i++) {
+                const float4 y = place[((group * shape::split + i) * NT + n) * 32];
+                total.x += y.x, total.y += y.y, total.z += y.z, total.w += y.w;
+            }
+            s[n][0] = total.x, s[n][1] = total.y, s[n][2] = total.z, s[n][3] = total.w;
+        }
+    }
+
+    __device__ void scale_scores(uint32_t position)
+    {
+        const uint32_t last_low = memory.bounds[n_rows - 1].x, least_end = memory.bounds[0].y;
+#pragma unroll
+        for (uint32_t i = 0; i < 4 * NT; i++)
+            s[i / 4][i % 4] *= scale[i / 4][i % 2];
+        if (a.softcap != 0.0f)
+#pragma unroll
+            for (uint32_t i = 0; i < 4 * NT; i++)
+                s[i / 4][i % 4] = softcapped(s[i / 4][i % 4], a.softcap) * log2_e;
+        if (position < last_low || position + strip_positions > least_end)
+#pragma unroll
+            for (uint32_t i = 0; i < 4 * NT; i++) {
+                const uint2 seen = memory.bounds[8 * (i / 4) + lane % 4 * 2 + i % 2];
+                const uint32_t at = position + lane / 4 + i % 4 / 2 * 8;
+                if (at < seen.x || at >= seen.y)
+                    s[i / 4][i % 4] = -INFINITY;
+            }
+    }
+
+    /* Scores to weights, as B operands: [positions, rows]. Outputs are brought to the new maximum. */
+    __device__ void weights(uint32_t (&operand)[NT][parts][2])
+    {
+        float shrink[NT][2];
+        bool grows = false;
+#pragma unroll
+        for (uint32_t n = 0; n < NT; n++) {
+#pragma unroll
+            for (uint32_t i = 0; i < 2; i++) {
+                float now = fmaxf(max[n][i], fmaxf(s[n][i], s[n][2 + i]));
+#pragma unroll
+                for (uint32_t j = 4; j < 32; j *= 2)
+                    now = fmaxf(now, __shfl_xor_sync(~0u, now, j));
+                const float reference = now == -INFINITY ? 0.0f : now;
+                shrink[n][i] = exp2_fast(max[n][i] - reference);
+                grows |= now != max[n][i];
+                max[n][i] = now;
+                s[n][i] = exp2_fast(s[n][i] - reference);
+                s[n][2 + i] = exp2_fast(s[n][2 + i] - reference);
+                sum[n][i] = sum[n][i] * shrink[n][i] + s[n][i] + s[n][2 + i];
+            }
+#pragma unroll
+            for (uint32_t h = 0; h < 2; h++) {
+                const uint32_t packed = pack<F>(s[n][2 * h], s[n][2 * h + 1]);
+                operand[n][0][h] = transposed_matrix(packed);
+                if (parts == 2)
+                    operand[n][parts - 1][h] =
+                        transposed_matrix(pack_rest(s[n][2 * h], s[n][2 * h + 1], packed));
+            }
+        }
+        if (__any_sync(~0u, grows))
+#pragma unroll
+            for (uint32_t n = 0; n < NT; n++)
+#pragma unroll
+                for (uint32_t i = 0; i < 32; i++)
+                    o[n][i / 16][i / 4 % 4][i % 4] *= shrink[n][i % 2];
+    }
+
+    /* n: positions of the strip that are in the cache; others may hold NaN, which a weight of 0 does not silence. */
+    __device__ void accumulate(const uint32_t (&weight)[NT][parts][2], uint32_t n_positions)
+    {
+#pragma unroll
+        for (uint32_t half = 0; half < 2; half++) {
+            if (first_element + 64 * half >= head_dim())
+                break;
+            uint32_t operand[4][4];
+            F::v_operand(operand, v, half);
+            if (n_positions < strip_positions) {
+                const uint32_t first = lane % 4 * 2;
+#pragma unroll
+                for (uint32_t i = 0; i < 16; i++) {
+                    const uint32_t at = first + i % 4 / 2 * 8;
+                    operand[i / 4][i % 4] &=
+                        (at < n_positions ? 0xffffu : 0u) | (at + 1 < n_positions ? 0xffff0000u : 0u);
+                }
+            }
+#pragma unroll
+            for (uint32_t j = 0; j < 4; j++)
+#pragma unroll
+                for (uint32_t n = 0; n < NT; n++)
+#pragma unroll
+                    for (uint32_t i = 0; i < parts; i++)
+                        mma<F>(o[n][half][j], operand[j], weight[n][i][0], weight[n][i][1]);
+        }
+    }
+
+    /* ---- A segment ends */
+
+    __device__ void put_down()
+    {
+#pragma unroll
+        for (uint32_t n = 0; n < NT; n++)
+#pragma unroll
+            for (uint32_t r = 0; r < 2; r++) {
+                const uint32_t row = 8 * n + lane % 4 * 2 + r;
+#pragma unroll
+                for (uint32_t j = 4; j < 32; j *= 2)
+                    sum[n][r] += __shfl_xor_sync(~0u, sum[n][r], j);
+                if (lane < 4 && first_element == 0)
+                    memory.sums[group][row] = make_float2(max[n][r], sum[n][r]);
+                if (row >= n_rows)
+                    continue;
+                float4 *to = (float4 *)(memory.acc + (group * M + row) * shape::acc_stride + first_element +
+                                        lane / 4 * 8);
+#pragma unroll
+                for (uint32_t i = 0; i < 4; i++) {
+                    const float(&y)[4][4] = o[n][i / 2];
+                    to[i / 2 * 16 + i % 2] = make_float4(y[i % 2 * 2][r], y[i % 2 * 2][2 + r],
+                                                         y[i % 2 * 2 + 1][r], y[i % 2 * 2 + 1][2 + r]);
+                }
+            }
+    }
+
+    /* A thread per row: what the groups' outputs and the fresh value are multiplied with. Where there are other parts, the part's
+     * maximum and sum go to scratch. */
+    __device__ void weigh_groups(uint32_t row)
+    {
+        const direct_job &job = memory.job;
+        const float fresh = job.has_fresh ? memory.fresh_score[row] : -INFINITY;
+        float greatest = fresh, factor = 1.0f;
+#pragma unroll
+        for (uint32_t i = 0; i < shape::groups; i++)
+            greatest = fmaxf(greatest, memory.sums[i][row].x);
+        const float reference = greatest == -INFINITY ? 0.0f : greatest;
+        float total = exp2_fast(fresh - reference);
+#pragma unroll
+        for (uint32_t i = 0; i < shape::groups; i++)
+            total += memory.sums[i][row].y * exp2_fast(memory.sums[i][row].x - reference);
+        if (job.n_parts > 1)
+            w.sums[(uint64_t)(job.first_partial + job.part) * M + row] = make_float2(greatest, total);
+        else
+            factor = output_factor(a, direct_view(a, w, job, row).head, greatest, total);
+#pragma unroll
+        for (uint32_t i = 0; i < shape::groups; i++)
+            memory.weight[i][row] = exp2_fast(memory.sums[i][row].x - reference) * F::unit * factor;
+        memory.weight[shape::groups][row] = exp2_fast(fresh - reference) * factor;
+    }
+
+    /* Four columns of a row: the groups' outputs and the fresh position's value. */
+    __device__ float4 gather(uint32_t row, uint32_t column, bool has_fresh) const
+    {
+        float4 y = make_float4(0, 0, 0, 0);
+#pragma unroll
+        for (uint32_t i = 0; i < shape::groups; i++)
+            add_scaled(y, *(const float4 *)(memory.acc + (i * M + row) * shape::acc_stride + column),
+                       memory.weight[i][row]);
+        if (has_fresh)
+            add_scaled(y, *(const float4 *)(memory.fresh_v + column), memory.weight[shape::groups][row]);
+        return y;
+    }
+
+    __device__ void end()
+    {
+        const uint32_t per_line = head_dim() / 4, n = n_rows * per_line; /* groups of four columns */
+        const direct_job &job = memory.job;
+        __syncthreads();
+        put_down();
+        __syncthreads();
+        if (threadIdx.x < n_rows)
+            weigh_groups(threadIdx.x);
+        __syncthreads();
+        if (job.n_parts == 1) {
+#pragma unroll 2
+            for (uint32_t i = threadIdx.x; i < n; i += direct_threads) {
+                const uint32_t row = i / per_line, column = i % per_line * 4;
+                store_row(a, direct_view(a, w, job, row), column, gather(row, column, job.has_fresh));
+            }
+            return;
+        }
+        float *place = w.acc + (uint64_t)(job.first_partial + job.part) * M * w.acc_width;
+#pragma unroll 2
+        for (uint32_t i = threadIdx.x; i < n; i += direct_threads) {
+            const uint32_t row = i / per_line, column = i % per_line * 4;
+            *(float4 *)(place + row * w.acc_width + column) = gather(row, column, job.has_fresh);
+        }
+        if (job.n_parts <= w.inline_parts)
+            merge_if_last();
+    }
+
+    /* A warp per row: the parts' weights, complete with the row's factor. */
+    __device__ void weigh_parts(uint32_t row)
+    {
+        const direct_job &job = memory.job;
+        const float2 *sums = w.sums + (uint64_t)job.first_partial * M + row;
+        float2 part[max_inline_parts / 32];
+        float greatest = -INFINITY, total = 0.0f;
+#pragma unroll
+        for (uint32_t i = 0; i < max_inline_parts / 32; i++) {
+            const uint32_t at = 32 * i + lane;
+            part[i] = at < job.n_parts ? __ldcg(sums + (uint64_t)at * M) : make_float2(-INFINITY, 0.0f);
+            greatest = fmaxf(greatest, part[i].x);
+        }
+        greatest = warp_max(greatest);
+        const float reference = greatest == -INFINITY ? 0.0f : greatest;
+#pragma unroll
+        for (uint32_t i = 0; i < max_inline_parts / 32; i++) {
+            part[i].x = exp2_fast(part[i].x - reference);
+            total += part[i].x * part[i].y;
+        }
+        for (uint32_t i = 16; i; i /= 2)
+            total += __shfl_xor_sync(~0u, total, i);
+        const float factor = output_factor(a, direct_view(a, w, job, row).head, greatest, total);
+#pragma unroll
+        for (uint32_t i = 0; i < max_inline_parts / 32; i++)
+            memory.part_weight[row * max_inline_parts + 32 * i + lane] = part[i].x * factor;
+    }
+
+    /* Four columns (group of four `item`) of the parts first, first + 1, ...; not through L1, which may hold what others have
+     * overwritten. */
+    static constexpr uint32_t parts_at_once = 16;
+
+    __device__ void load_parts(float4 (&x)[parts_at_once], uint32_t item, uint32_t first) const
+    {
+        const uint32_t per_line = head_dim() / 4, row = item / per_line, column = item % per_line * 4;
+        const float *from = w.acc + ((uint64_t)memory.job.first_partial * M + row) * w.acc_width + column;
+#pragma unroll
+        for (uint32_t j = 0; j < parts_at_once; j++)
+            x[j] = first + j < memory.job.n_parts && item < n_rows * per_line
+                       ? __ldcg((const float4 *)(from + (uint64_t)(first + j) * M * w.acc_width))
+                       : make_float4(0, 0, 0, 0);
+    }
+
+    __device__ void merge_if_last()
+    {
+        const uint32_t per_line = head_dim() / 4;
+        const direct_job &job = memory.job;
+        float4 x[parts_at_once];
+        __syncthreads();
+        if (threadIdx.x == 0)
+            memory.is_last = comes_last(w.counters + job.seq * a.n_kv_heads + job.kv_head, job.n_parts);
+        __syncthreads();
+        if (!memory.is_last)
+            return;
+        load_parts(x, threadIdx.x, 0); /* while the weights are made */
+        for (uint32_t row = warp; row < n_rows; row += direct_warps)
+            weigh_parts(row);
+        __syncthreads();
+        for (uint32_t item = threadIdx.x; item < n_rows * per_line; item += direct_threads) {
+            const uint32_t row = item / per_line, column = item % per_line * 4;
+            float4 y = make_float4(0, 0, 0, 0);
+            for (uint32_t first = 0; first < job.n_parts; first += parts_at_once) {
+                if (first || item >= direct_threads)
+                    load_parts(x, item, first);
+#pragma unroll
+                for (uint32_t j = 0; j < parts_at_once; j++)
+                    add_scaled(y, x[j], memory.part_weight[row * max_inline_parts + first + j]);
+            }
+            store_row(a, direct_view(a, w, job, row), column, y);
+        }
+    }
+
+    /* ---- All of it */
+
+    /* Scores of a strip whose products are in s, and its outputs. n: its positions that are in the cache. */
+    __device__ void run_strip(uint32_t position, uint32_t n)
+    {
+        uint32_t weight[NT][parts][2];
+        if (shape::split > 1)
+            add_parts();
+        scale_scores(position);
+        weights(weight);
+        accumulate(weight, n);
+    }
+
+    __device__ void run(const direct_job &job)
+    {
+        const uint32_t ring_pages = a.ring / tile_rows, limit = job.end, d = head_dim();
+        uint32_t position = job.begin + group * strip_positions;
+        uint32_t slot = position / tile_rows % ring_pages;
+        uint64_t at = 0; /* of the strip's tile, in both caches */
+
+        if (position < limit) {
+            at = tile_at(job, slot);
+            F::load_k(k, (const char *)a.k_cache + at, d, position % tile_rows, first_element);
+            F::load_v(v, (const char *)a.v_cache + at, d, position % tile_rows, first_element);
+        }
+        if (w.appends)
+            launch_wait();
+        begin(job);
+        while (position < limit) {
+            const uint32_t next = position + shape::unit;
+            multiply_k();
+            if (next < limit) {
+                if (next / tile_rows != position / tile_rows) {
+                    slot = slot + 1 == ring_pages ? 0 : slot + 1;
+                    at = tile_at(job, slot);
+                }
+                F::load_k(k, (const char *)a.k_cache + at, d, next % tile_rows, first_element);
+            }
+            run_strip(position, limit - position);
+            if (next < limit)
+                F::load_v(v, (const char *)a.v_cache + at, d, next % tile_rows, first_element);
+            position = next;
+        }
+        end();
+    }
+};
+
+template <class F, int D, int NT, int fixed_d>
+__global__ __launch_bounds__(direct_threads, direct_shape<F, D, NT>::blocks_per_sm) void direct_kernel(
+    const sharpi_kv_cuda_args a, const work_shape w)
+{
+    __shared__ __align__(16) direct_memory<F, D, NT> memory;
+    launch_next();
+    if (!w.appends)
+        launch_wait();
+    const direct_job job = find_job(a, w, blockIdx.x);
+    if (job.n_parts) {
+        direct_block<F, D, NT, fixed_d> block(a, w, memory);
+        block.run(job);
+    } else if (blockIdx.x == 0) { /* this kernel must not end before the ones before it */
+        launch_wait();
+    }
+}
+
+} // namespace sharpi
+#endif
