@@ -52,7 +52,7 @@ struct sharpi_host {
     int32_t (*register_kv)(const struct sharpi_host *host, const struct sharpi_kv *kv, void *ctx,
                            struct sharpi_error *err);
 
-    /* Value of a key of the plugin's ini section, command line and environment already applied; NULL when not set.
+    /* Value of a key of the plugin's ini section, command line and environment already applied; NULL when not set, or set to auto.
      * The string lives as long as the plugin. */
     const char *(*config_get)(const struct sharpi_config *config, const char *key);
 
