@@ -52,7 +52,7 @@ ln -s "$(realpath "$sharpi")" "$work/sharpi"
 screen -f /dev/null new-session -d -s chat -x 100 -y 60 -c "$work" \
     "env -u NO_COLOR PS1='\$ ' HISTFILE= XDG_STATE_HOME='$work/state' LC_ALL=C.UTF-8 PATH='$work:$PATH' sh"
 wait_for 'shell' appears '^\$'
-type_line 'sharpi chat -m gemma-3-270m.gguf --template gemma -c 2048 -n 24 -t 2 --seed 5 --temp 0.6 --repeat-penalty 1.15'
+type_line 'sharpi chat -m gemma-3-270m.gguf --template gemma -c 2048 -n 24 -t 2 --seed 2 --temp 0.6 --repeat-penalty 1.15'
 wait_for 'first prompt' prompts 1
 
 # Three turns; the third is the second again, from the history.
