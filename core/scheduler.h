@@ -22,16 +22,16 @@ struct sharpi_scheduler;
 
 struct sharpi_scheduler_options {
     uint32_t size;
-    uint32_t max_running;  /* sequences in a step; 0 = the model's max_sessions; never more */
-    uint32_t max_queued;   /* requests that wait; 0 = 1024. More are refused with SHARPI_EFULL */
-    uint32_t max_stall_ms; /* a prompt may delay running decodes this long per step; 0 = a whole chunk */
-    uint32_t no_reuse;     /* 1: nothing is taken from or kept in the page cache */
-    uint32_t verify_reuse; /* 1: a reused prefix is computed again, cold, and the logits compared; needs one
+    uint32_t max_running;   /* sequences in a step; 0 = the model's max_sessions; never more */
+    uint32_t max_queued;    /* requests that wait; 0 = 1024. More are refused with SHARPI_EFULL */
+    uint32_t max_stall_ms;  /* a prompt may delay running decodes this long per step; 0 = a whole chunk */
+    uint32_t no_reuse;      /* 1: nothing is taken from or kept in the page cache */
+    uint32_t verify_reuse;  /* 1: a reused prefix is computed again, cold, and the logits compared; needs one
                                   session more than max_running */
-    float
-        verify_tolerance; /* largest logit difference that is no mismatch; 0 = 0.1 x the largest |logit|: int8
-                               activations make other chunk sizes differ by half of that */
-    uint32_t max_pages;   /* pages per class that may be in use, to try out small caches; 0 = all */
+    float verify_tolerance; /* largest logit difference that is no mismatch; 0 = 0.1 x the largest |logit|:
+                               attention of few rows sums in another order than that of many, and int8
+                               activations make half of that of it */
+    uint32_t max_pages;     /* pages per class that may be in use, to try out small caches; 0 = all */
     const char *prompt_cache_dir; /* prefixes saved across restarts; NULL = none; the folder must exist */
     uint64_t prompt_cache_bytes;  /* oldest files go when they hold more than this; 0 = 4 GiB */
     uint32_t prompt_cache_min;    /* shortest prefix worth a file, tokens; 0 = 256 */
