@@ -21,10 +21,17 @@ cuda_matmul_sources = \
 	plugins/backend-cuda/kernels/matmul-tile-other.cu \
 	plugins/backend-cuda/kernels/matmul-tile.cu \
 	plugins/backend-cuda/kernels/matmul-tile.cuh \
+	plugins/backend-cuda/kernels/matmul-unpack.cuh \
 	plugins/backend-cuda/kernels/matmul-wgmma.cuh \
+	plugins/backend-cuda/kernels/matmul-wide.cu \
 	plugins/backend-cuda/kernels/matmul-wide.cuh \
 	plugins/backend-cuda/kernels/matmul.c \
-	plugins/backend-cuda/kernels/matmul.h
+	plugins/backend-cuda/kernels/matmul.h \
+	plugins/backend-cuda/kernels/sequence-product.cuh \
+	plugins/backend-cuda/kernels/sequence-ring.cuh \
+	plugins/backend-cuda/kernels/sequence-stages.cuh \
+	plugins/backend-cuda/kernels/sequence.cu \
+	plugins/backend-cuda/kernels/sequence.h
 cuda_rows_sources = \
 	plugins/backend-cuda/kernels/launch.h \
 	plugins/backend-cuda/kernels/moe.cu \
@@ -32,6 +39,7 @@ cuda_rows_sources = \
 	plugins/backend-cuda/kernels/rows-device.cuh \
 	plugins/backend-cuda/kernels/rows-fused.cuh \
 	plugins/backend-cuda/kernels/rows-internal.h \
+	plugins/backend-cuda/kernels/rows-launch.cuh \
 	plugins/backend-cuda/kernels/rows-match.cuh \
 	plugins/backend-cuda/kernels/rows-ops.cuh \
 	plugins/backend-cuda/kernels/rows-plan.c \
@@ -55,6 +63,7 @@ cuda_host_sources = \
 	plugins/backend-cuda/rows-make.c \
 	plugins/backend-cuda/run-moe.c \
 	plugins/backend-cuda/run.c \
+	plugins/backend-cuda/sequences.c \
 	plugins/backend-cuda/upload.c
 
 if HAVE_CUDA

@@ -27,6 +27,8 @@ static void free_launch(const struct sharpi_host *host, struct launch *launch)
         if (launch->steps[i])
             host->free(host, launch->steps[i]);
     }
+    if (launch->sequence)
+        host->free(host, launch->sequence);
 }
 
 void launches_free(struct sharpi_program *program)
@@ -251,5 +253,5 @@ int32_t launches_make(struct sharpi_program *program, struct sharpi_error *err)
             status = make_single(program, step, err);
         glu_launch = -1;
     }
-    return status;
+    return status ? status : sequences_make(program, err);
 }

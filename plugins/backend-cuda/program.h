@@ -4,6 +4,7 @@
  *   layout   (layout.c)    one block of weight memory, one of scratch: where everything lies in them
  *   launches (launches.c)  steps become launches with all their arguments; done at compile with made-up addresses, to
  *                          see that all of them can be done, and at load with the true ones
+ *   sequences (sequences.c) runs of launches that are one kernel when a step has one row
  *   load     (load.c, upload.c)
  *   batch    (batch.c)     what changes between steps, in one copy
  *   run      (run.c)       launches everything, or replays the graph that was captured of it
@@ -21,6 +22,7 @@
 #include "kernels/matmul.h"
 #include "kernels/moe.h"
 #include "kernels/rows.h"
+#include "kernels/sequence.h"
 #include "kernels/topk.h"
 
 #define MAX_GRAPH_ROWS  128u /* most tokens of a step that is captured, and rows of logits on the device */
@@ -89,11 +91,14 @@ struct launch {
     float glu_clamp;
     float scale;                           /* look-up */
     struct rows_step *steps[MAX_VARIANTS]; /* row steps, by variant; one of a mixture's hidden rows */
+    /* The first of a run of launches that are one kernel when the step has one row: it, and how many they are. */
+    struct sequence *sequence;
+    uint32_t n_sequence;
 };
 
 /* Where things lie in scratch, in bytes. */
 struct layout {
-    uint64_t arena, attention, matmul, topk, best, inputs, pages, embeddings, logits, n_bytes;
+    uint64_t arena, attention, matmul, topk, best, inputs, pages, embeddings, logits, sequence, n_bytes;
     uint64_t attention_bytes, matmul_bytes, moe_bytes;
     /* Of the inputs: what is copied before every step, from a host buffer of the same layout. */
     uint64_t step, tokens, positions, seqs_of, logit_rows, seqs, gathers, input_bytes;
@@ -206,6 +211,9 @@ void launches_free(struct sharpi_program *program);
 struct launch *launch_add(struct sharpi_program *program, int32_t kind, const struct node *node,
                           struct sharpi_error *err);
 
+/* sequences.c: joins launches. */
+int32_t sequences_make(struct sharpi_program *program, struct sharpi_error *err);
+
 /* rows-make.c: the row steps of a flow step; `glu_launch`: the product before it that can do its glu, or -1. */
 int32_t rows_make(struct sharpi_program *program, const struct step *step, int32_t glu_launch,
                   struct sharpi_error *err);
@@ -254,6 +262,10 @@ int launch_logits(const struct run *run, const struct launch *launch, uint32_t f
 int32_t send_logits(const struct run *run, uint32_t n, const int32_t *count, struct sharpi_error *err);
 void deliver_logits(const struct run *run, const struct sharpi_run_io *io, uint32_t first, uint32_t n,
                     uint32_t bound);
+/* The variant of a row step in this run; NULL: nothing is to be done. */
+const struct rows_step *run_rows_step(const struct run *run, const struct launch *launch);
+/* The arguments of a product in this run. */
+struct matmul_args run_product(const struct run *run, const struct launch *launch);
 int run_route(const struct run *run, const struct launch *launch);
 int run_experts(const struct run *run, const struct launch *launch);
 struct rows_batch run_rows_batch(const struct sharpi_program *program);

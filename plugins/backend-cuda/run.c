@@ -40,7 +40,7 @@ static int32_t does_glu(const struct run *run, const struct launch *launch)
            matmul_can_glu(product->ctx, product->part[0].w, product->part[1].w, rows_of(run, launch->rows));
 }
 
-static int launch_product(const struct run *run, const struct launch *launch)
+struct matmul_args run_product(const struct run *run, const struct launch *launch)
 {
     struct matmul_args args = launch->product;
     args.n_rows = rows_of(run, launch->rows);
@@ -50,22 +50,42 @@ static int launch_product(const struct run *run, const struct launch *launch)
         args.glu = launch->glu;
         args.glu_clamp = launch->glu_clamp;
     }
+    return args;
+}
+
+static int launch_product(const struct run *run, const struct launch *launch)
+{
+    struct matmul_args args = run_product(run, launch);
     return matmul_launch(&args);
 }
 
-static int launch_rows(const struct run *run, const struct launch *launch)
+const struct rows_step *run_rows_step(const struct run *run, const struct launch *launch)
 {
     const struct sharpi_program *program = run->program;
-    struct rows_batch batch = run_rows_batch(program);
     uint32_t variant = VARIANT_PLAIN;
     if (launch->glu_launch >= 0 && does_glu(run, &program->launches[launch->glu_launch]))
         variant |= VARIANT_GLU_DONE;
     if (!experts_sorted(run->n_tokens))
         variant |= VARIANT_UNSORTED & launch->variants;
-    if (!launch->steps[variant])
+    return launch->steps[variant];
+}
+
+static int launch_rows(const struct run *run, const struct launch *launch)
+{
+    const struct sharpi_program *program = run->program;
+    const struct rows_step *step = run_rows_step(run, launch);
+    struct rows_batch batch = run_rows_batch(program);
+    if (!step)
         return 0;
-    return rows_step_launch(launch->steps[variant], &batch, rows_of(run, launch->rows),
-                            program->device->n_sms, program->device->overlap, run->stream);
+    return rows_step_launch(step, &batch, rows_of(run, launch->rows), program->device->n_sms,
+                            program->device->overlap, run->stream);
+}
+
+static int launch_sequence(const struct run *run, const struct launch *launch)
+{
+    const struct sharpi_program *program = run->program;
+    return sequence_launch(launch->sequence, step_count(program, launch->rows),
+                           program->scratch + program->layout.sequence, run->stream);
 }
 
 static int launch_lookup(const struct run *run, const struct launch *launch)
@@ -174,10 +194,13 @@ static int32_t enqueue_all(const struct run *run, struct sharpi_error *err)
     }
     if (error)
         return cuda_fail(err, (int)error, "sending the batch");
-    for (uint32_t i = 0; i < program->n_launches; i++) {
-        int failed = enqueue(run, &program->launches[i]);
+    for (uint32_t i = 0, n; i < program->n_launches; i += n) {
+        const struct launch *launch = &program->launches[i];
+        int32_t joined = launch->sequence && run->n_tokens == 1;
+        int failed = joined ? launch_sequence(run, launch) : enqueue(run, launch);
+        n = joined ? launch->n_sequence : 1;
         if (failed)
-            return fail_at(program, &program->launches[i], failed, err);
+            return fail_at(program, launch, failed, err);
     }
     if (run->is_captured && run->n_logits && program->flow.n_vocab)
         return send_logits(run, run->n_logits, step_count(program, SHARPI_ROWS_SELECTED), err);

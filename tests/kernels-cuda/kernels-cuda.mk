@@ -1,4 +1,4 @@
-# Kernels of the CUDA backend and of the KV formats, on a GPU: tests/kernels-cuda [matmul|attention|rows|moe]... [--bench].
+# Kernels of the CUDA backend and of the KV formats, on a GPU: tests/kernels-cuda [matmul|attention|rows|moe|sequence]... [--bench].
 # check_PROGRAMS, so that "make check" builds and runs it: without a GPU it says so and is skipped.
 if HAVE_CUDA
 check_LTLIBRARIES += tests/kernels-cuda/libtests.la
@@ -13,7 +13,8 @@ tests_kernels_cuda_libtests_la_SOURCES = \
 	tests/kernels-cuda/main.cu \
 	tests/kernels-cuda/matmul.cu \
 	tests/kernels-cuda/moe.cu \
-	tests/kernels-cuda/rows.cu
+	tests/kernels-cuda/rows.cu \
+	tests/kernels-cuda/sequence.cu
 tests_kernels_cuda_libtests_la_CFLAGS = $(AM_CFLAGS) -O3
 
 check_PROGRAMS += tests/test-kernels-cuda

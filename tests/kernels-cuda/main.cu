@@ -1,4 +1,4 @@
-/* Tests of the CUDA kernels against references on the host: kernels-cuda [matmul|attention|rows|moe]... [--bench].
+/* Tests of the CUDA kernels against references on the host: kernels-cuda [matmul|attention|rows|moe|sequence]... [--bench].
  *
  * Without names all of them run. Exit status: 0 passed, 1 failed, 77 no GPU.
  */
@@ -13,11 +13,16 @@ int test_attention(int bench);
 }
 int test_rows(int bench);
 int test_moe(int bench);
+int test_sequence(int bench);
 
 static const struct {
     const char *name;
     int (*run)(int bench);
-} areas[] = {{"matmul", test_matmul}, {"attention", test_attention}, {"rows", test_rows}, {"moe", test_moe}};
+} areas[] = {{"matmul", test_matmul},
+             {"attention", test_attention},
+             {"rows", test_rows},
+             {"moe", test_moe},
+             {"sequence", test_sequence}};
 
 enum { N_AREAS = sizeof areas / sizeof *areas };
 
@@ -34,7 +39,7 @@ static int read_arguments(int argc, char **argv, int wanted[N_AREAS], int *bench
             n += known;
         }
         if (!known) {
-            fprintf(stderr, "usage: kernels-cuda [matmul|attention|rows|moe]... [--bench]\n");
+            fprintf(stderr, "usage: kernels-cuda [matmul|attention|rows|moe|sequence]... [--bench]\n");
             return -1;
         }
     }

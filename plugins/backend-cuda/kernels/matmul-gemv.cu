@@ -10,6 +10,7 @@
 #include "matmul-gemv.cuh"
 #include "matmul-internal.h"
 #include "matmul-ring.cuh"
+#include "sequence.h"
 
 enum { GEMV_WARPS = 8, GEMV_THREADS = 32 * GEMV_WARPS, GEMV_MAX_STAGES = 4 };
 enum { GEMV_MAX_SLAB = 4352 };
@@ -116,45 +117,10 @@ static __device__ __forceinline__ void fill_next(gemv_fill &f, const gemv_params
     copy_commit();
 }
 
-/* Tokens of a kernel, and sums of a lane per row. */
-static constexpr __host__ __device__ int mode_tokens(int mode)
-{
-    return mode == GEMV_Q1 || mode == GEMV_FLOAT ? 1 : mode == GEMV_Q2 ? 2 : mode == GEMV_Q4 ? 4 : 8;
-}
-static constexpr __host__ __device__ int mode_sums(int mode)
-{
-    return mode == GEMV_FLOAT ? 1 : 2;
-}
-
 /* Blocks that fit an SM. */
 static constexpr __host__ __device__ int mode_blocks(int mode)
 {
     return mode == GEMV_Q1 || mode == GEMV_FLOAT ? 3 : 2;
-}
-
-template <int NT> struct act_slab {
-    act_fragment f[NT];
-};
-
-template <int NT>
-static __device__ __forceinline__ void slab_load(act_slab<NT> &x, const gemv_lane<NT> &l, uint32_t index)
-{
-    const bool whole = index * 8 + 8 <= l.n_blocks;
-#pragma unroll
-    for (int f = 0; f < NT; f++)
-        x.f[f] = act_load<NT>(l, index, f, whole);
-}
-
-template <int TYPE, int NT>
-static __device__ __forceinline__ void slab_dot(const uint8_t *slab, const act_slab<NT> &x,
-                                                const gemv_lane<NT> &l, float acc[2][2])
-{
-    const lane_header<TYPE> h = lane_header_load<TYPE>(slab, l.lane);
-    slab_sums part = {};
-#pragma unroll
-    for (int f = 0; f < NT; f++)
-        dot_fragment<TYPE, NT>(slab, h, x.f[f], f, l, acc, part);
-    dot_finish<TYPE>(h, part, acc);
 }
 
 /* The warp's slabs of a pass: acc += weights times activations. Up to four tokens, the next slab's activations are loaded
@@ -241,43 +207,6 @@ static __device__ __forceinline__ void run_pass_of(int32_t type, const gemv_para
         switch (type) {
             RUN_PASS(SHARPI_TYPE_F16)
             RUN_PASS(SHARPI_TYPE_BF16)
-        }
-    }
-}
-
-/* The sum over the lanes of a g whose t differ in the bits of `mask`. */
-static __device__ __forceinline__ float lanes_sum(float v, int mask)
-{
-    if (mask & 1)
-        v += __shfl_xor_sync(~0u, v, 1);
-    if (mask & 2)
-        v += __shfl_xor_sync(~0u, v, 2);
-    return v;
-}
-
-/* The warp's sums of a pass to shared memory, sums[token][row]. */
-template <int MODE>
-static __device__ __forceinline__ void deposit(float *sums, const float acc[2][mode_sums(MODE)], int lane)
-{
-    constexpr int NT = mode_tokens(MODE);
-    const int g = lane >> 2, t = lane & 3;
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-        float *to = sums + g + 8 * r;
-        if constexpr (NT == 1) {
-            float v = acc[r][0];
-            if constexpr (mode_sums(MODE) == 2)
-                v += acc[r][1];
-            v = lanes_sum(v, 3);
-            if (t == 0)
-                to[0] = v;
-        } else {
-            constexpr int mask = NT == 2 ? 3 : NT == 4 ? 2 : 0; /* columns 2t + n of the same token */
-            float v0 = lanes_sum(acc[r][0], mask), v1 = lanes_sum(acc[r][1], mask);
-            if (2 * t < NT) {
-                to[2 * t * 16] = v0;
-                to[(2 * t + 1) * 16] = v1;
-            }
         }
     }
 }
@@ -426,7 +355,7 @@ extern "C" int matmul_gemv_prepare(const struct matmul_context *ctx)
                 return e;
         }
     }
-    return 0;
+    return sequence_prepare(ctx);
 }
 
 static void fill_part(gemv_part *to, const struct matmul_part *part)

@@ -15,6 +15,16 @@
 
 enum gemv_mode { GEMV_Q1, GEMV_Q2, GEMV_Q4, GEMV_Q8, GEMV_FLOAT, GEMV_FLOAT_MMA };
 
+/* Tokens of a kernel, and sums of a lane per row. */
+static constexpr __host__ __device__ int mode_tokens(int mode)
+{
+    return mode == GEMV_Q1 || mode == GEMV_FLOAT ? 1 : mode == GEMV_Q2 ? 2 : mode == GEMV_Q4 ? 4 : 8;
+}
+static constexpr __host__ __device__ int mode_sums(int mode)
+{
+    return mode == GEMV_FLOAT ? 1 : 2;
+}
+
 struct gemv_input {
     const uint8_t *act; /* the first activation row */
     uint64_t stride;
@@ -127,21 +137,72 @@ static __device__ __forceinline__ void scale_sum(const uint8_t *slab, const lane
     }
 }
 
-/* Fragment f's blocks. */
-template <int TYPE, int NT>
-static __device__ __forceinline__ void dot_fragment(const uint8_t *slab, const lane_header<TYPE> &h,
-                                                    const act_fragment &x, int f, const gemv_lane<NT> &l,
-                                                    float acc[2][2], slab_sums &part)
+/* A lane's granules of a slab, 16 bytes at a time: left to itself the compiler loads words one by one, which meet in a quarter of the
+ * banks. In registers; as bytes they are a slab of a warp with one lane, but for its header. */
+template <int TYPE> struct lane_slab {
+    alignas(16) uint8_t bytes[weight_type<TYPE>::layout.header + 512 * (weight_type<TYPE>::layout.high_bits +
+                                                                        weight_type<TYPE>::layout.low_bits)];
+};
+
+static __device__ __forceinline__ uint4 load_shared_now(const void *p)
+{
+    uint4 v;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "r"((uint32_t)__cvta_generic_to_shared(p))
+                 : "memory");
+    return v;
+}
+
+template <int TYPE>
+static __device__ __forceinline__ void lane_slab_load(lane_slab<TYPE> &s, const uint8_t *slab, int lane)
+{
+    constexpr slab_layout l = weight_type<TYPE>::layout;
+#pragma unroll
+    for (uint32_t at = l.header; at < sizeof s.bytes; at += 512)
+        *(uint4 *)(s.bytes + at) = load_shared_now(slab + at + 16 * lane);
+}
+
+/* One token, types with one scale per block: the sums of all eight blocks' products with all eight columns, of which a lane keeps those of
+ * blocks 2t and 2t + 1 with their own columns. Products do not wait for each other. */
+template <int TYPE>
+static __device__ __forceinline__ void dot_blocks(const uint8_t *codes, const act_fragment &x, int lane,
+                                                  int c[4])
+{
+    const bool odd = lane & 1, high = lane & 2;
+    int all[8][4] = {};
+#pragma unroll
+    for (int b = 0; b < 8; b++) {
+        uint32_t v[2][2];
+        lane_values<TYPE>(codes, b, 0, 0, v[0]);
+        lane_values<TYPE>(codes, b, 1, 0, v[1]);
+        mma_s8_k32(all[b], v[0][0], v[1][0], v[0][1], v[1][1], x.word.x, x.word.y);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const int n = i & 1, low = odd ? all[2 + n][i] : all[n][i], up = odd ? all[6 + n][i] : all[4 + n][i];
+        c[i] = high ? up : low;
+    }
+}
+
+/* Fragment f's blocks. `codes`: where lane_values finds them as lane `codes_lane`. APART: there are registers for dot_blocks. */
+template <int TYPE, int NT, bool APART>
+static __device__ __forceinline__ void dot_fragment(const uint8_t *slab, const uint8_t *codes, int codes_lane,
+                                                    const lane_header<TYPE> &h, const act_fragment &x, int f,
+                                                    const gemv_lane<NT> &l, float acc[2][2], slab_sums &part)
 {
     using W = weight_type<TYPE>;
     constexpr int each = 8 / NT;
     int c[2][4] = {}, ones[2][4] = {};
+    constexpr bool apart = APART && NT == 1 && !W::two_scales;
+    if constexpr (apart)
+        dot_blocks<TYPE>(codes, x, l.lane, c[0]);
 #pragma unroll
-    for (int j = 0; j < each; j++) {
+    for (int j = 0; j < (apart ? 0 : each); j++) {
         const int b = f * each + j;
         uint32_t v[2][2];
-        lane_values<TYPE>(slab, b, 0, l.lane, v[0]);
-        lane_values<TYPE>(slab, b, 1, l.lane, v[1]);
+        lane_values<TYPE>(codes, b, 0, codes_lane, v[0]);
+        lane_values<TYPE>(codes, b, 1, codes_lane, v[1]);
         const bool mine = NT == 8 || l.word_block == j;
         const uint32_t x0 = mine ? x.word.x : 0, x1 = mine ? x.word.y : 0;
         if constexpr (W::two_scales) {
@@ -175,6 +236,38 @@ static __device__ __forceinline__ void dot_finish(const lane_header<TYPE> &h, co
                 acc[i >> 1][i & 1] -= block_min<TYPE>(h, 0, i >> 1) * part.min[i];
         }
     }
+}
+
+/* All of a slab's activations. */
+template <int NT> struct act_slab {
+    act_fragment f[NT];
+};
+
+template <int NT>
+static __device__ __forceinline__ void slab_load(act_slab<NT> &x, const gemv_lane<NT> &l, uint32_t index)
+{
+    const bool whole = index * 8 + 8 <= l.n_blocks;
+#pragma unroll
+    for (int f = 0; f < NT; f++)
+        x.f[f] = act_load<NT>(l, index, f, whole);
+}
+
+template <int TYPE, int NT, bool APART = false>
+static __device__ __forceinline__ void slab_dot(const uint8_t *slab, const act_slab<NT> &x,
+                                                const gemv_lane<NT> &l, float acc[2][2])
+{
+    const lane_header<TYPE> h = lane_header_load<TYPE>(slab, l.lane);
+    slab_sums part = {};
+    if constexpr (NT == 1) {
+        lane_slab<TYPE> codes;
+        lane_slab_load(codes, slab, l.lane);
+        dot_fragment<TYPE, NT, APART>(slab, codes.bytes, 0, h, x.f[0], 0, l, acc, part);
+    } else { /* registers are needed for activations */
+#pragma unroll
+        for (int f = 0; f < NT; f++)
+            dot_fragment<TYPE, NT, APART>(slab, slab, l.lane, h, x.f[f], f, l, acc, part);
+    }
+    dot_finish<TYPE>(h, part, acc);
 }
 
 /* ---- 16-bit weights ---- */
@@ -259,6 +352,45 @@ static __device__ __forceinline__ void dot_float(const uint8_t *slab, uint32_t s
     if constexpr (MODE == GEMV_FLOAT_MMA) {
         acc[0][0] += c[0], acc[0][1] += c[1];
         acc[1][0] += c[2], acc[1][1] += c[3];
+    }
+}
+
+/* ---- Results ---- */
+
+/* The sum over the lanes of a g whose t differ in the bits of `mask`. */
+static __device__ __forceinline__ float lanes_sum(float v, int mask)
+{
+    if (mask & 1)
+        v += __shfl_xor_sync(~0u, v, 1);
+    if (mask & 2)
+        v += __shfl_xor_sync(~0u, v, 2);
+    return v;
+}
+
+/* The warp's sums of a pass to shared memory, sums[token][row]. */
+template <int MODE>
+static __device__ __forceinline__ void deposit(float *sums, const float acc[2][mode_sums(MODE)], int lane)
+{
+    constexpr int NT = mode_tokens(MODE);
+    const int g = lane >> 2, t = lane & 3;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        float *to = sums + g + 8 * r;
+        if constexpr (NT == 1) {
+            float v = acc[r][0];
+            if constexpr (mode_sums(MODE) == 2)
+                v += acc[r][1];
+            v = lanes_sum(v, 3);
+            if (t == 0)
+                to[0] = v;
+        } else {
+            constexpr int mask = NT == 2 ? 3 : NT == 4 ? 2 : 0; /* columns 2t + n of the same token */
+            float v0 = lanes_sum(acc[r][0], mask), v1 = lanes_sum(acc[r][1], mask);
+            if (2 * t < NT) {
+                to[2 * t * 16] = v0;
+                to[(2 * t + 1) * 16] = v1;
+            }
+        }
     }
 }
 

@@ -68,6 +68,13 @@ static __device__ __forceinline__ float4 load4_now(const float *p)
     return x;
 }
 
+static __device__ __forceinline__ float load_now(const float *p)
+{
+    float x;
+    asm volatile("ld.global.f32 %0, [%1];" : "=f"(x) : "l"(p) : "memory");
+    return x;
+}
+
 static __device__ __forceinline__ void store4(float *p, float4 x, uint32_t count, bool aligned)
 {
     if (count == 4 && aligned) {
@@ -131,16 +138,29 @@ static __device__ __forceinline__ float sum_warp(float x)
     return x;
 }
 
-/* Sum over the block; `part` is not written again before the next but one barrier. */
-static __device__ __forceinline__ float sum_block(float x, float *part)
+/* The threads that work on a row together: all of a block, in a kernel of its own. */
+struct own_block {
+    __device__ __forceinline__ uint32_t n_threads() const
+    {
+        return blockDim.x;
+    }
+    __device__ __forceinline__ void sync() const
+    {
+        __syncthreads();
+    }
+};
+
+/* Sum over the threads; `part` is not written again before the next but one barrier. */
+template <class Block>
+static __device__ __forceinline__ float sum_block(float x, float *part, const Block &block)
 {
-    uint32_t lane = threadIdx.x % 32, n_warps = blockDim.x / 32;
+    uint32_t lane = threadIdx.x % 32, n_warps = block.n_threads() / 32;
     x = sum_warp(x);
     if (n_warps == 1)
         return x;
     if (lane == 0)
         part[threadIdx.x / 32] = x;
-    __syncthreads();
+    block.sync();
     return sum_warp(lane < n_warps ? part[lane] : 0.0f);
 }
 

@@ -43,6 +43,14 @@ static __device__ __forceinline__ void store_format(uint8_t *row, int format, ui
     }
 }
 
+/* A block of a kernel of its own. wait() returns when the predecessor's results can be read. */
+struct launched_block : own_block {
+    __device__ __forceinline__ void wait() const
+    {
+        launch_wait();
+    }
+};
+
 /* ---- Norms */
 
 struct norms_params {
@@ -59,33 +67,35 @@ struct norms_params {
     const float *weights;
 };
 
-template <int NV>
+template <int NV, class Block>
 static __device__ __forceinline__ void fused_norm(float4 x[NV], const float4 weight[NV], bool has_weight,
-                                                  uint32_t width, float eps, float *part)
+                                                  uint32_t width, float eps, float *part, const Block &block)
 {
     float sum = 0.0f;
 #pragma unroll
     for (int i = 0; i < NV; i++)
         sum += dot4(x[i], 4);
-    sum = 1.0f / sqrtf(sum_block(sum, part) / (float)width + eps);
+    sum = 1.0f / sqrtf(sum_block(sum, part, block) / (float)width + eps);
 #pragma unroll
     for (int i = 0; i < NV; i++)
         x[i] = has_weight ? mul4(scale4(x[i], sum), weight[i]) : scale4(x[i], sum);
 }
 
 template <int NV>
-static __device__ __forceinline__ void load_chunks(float4 x[NV], const float *row, uint32_t chunks)
+static __device__ __forceinline__ void load_chunks(float4 x[NV], const float *row, uint32_t chunks,
+                                                   uint32_t n_threads)
 {
 #pragma unroll
     for (int i = 0; i < NV; i++) {
-        uint32_t c = threadIdx.x + (uint32_t)i * blockDim.x;
+        uint32_t c = threadIdx.x + (uint32_t)i * n_threads;
         x[i] = row && c < chunks ? load4_now(row + 4 * c) : zero4();
     }
 }
 
 /* As ROW_COMBINE of rows.h. */
 template <int NV>
-static __device__ __forceinline__ void load_sum(float4 x[NV], const norms_params &p, uint32_t row)
+static __device__ __forceinline__ void load_sum(float4 x[NV], const norms_params &p, uint32_t row,
+                                                uint32_t n_threads)
 {
     uint64_t first = (uint64_t)row * p.n_used;
 #pragma unroll
@@ -98,56 +108,57 @@ static __device__ __forceinline__ void load_sum(float4 x[NV], const norms_params
         const float *from = row_at(p.in, p.in_stride, slot);
 #pragma unroll
         for (int i = 0; i < NV; i++) {
-            uint32_t c = threadIdx.x + (uint32_t)i * blockDim.x;
+            uint32_t c = threadIdx.x + (uint32_t)i * n_threads;
             if (c < p.chunks)
                 x[i] = add4(x[i], scale4(*(const float4 *)(from + 4 * c), weight));
         }
     }
 }
 
-template <int NV, bool SUM>
-static __global__ void __launch_bounds__(1024) norms_kernel(const __grid_constant__ norms_params p)
+/* One row by the whole block. */
+template <int NV, bool SUM, class Block>
+static __device__ __forceinline__ void norms_row(const norms_params &p, uint32_t row, float (*part)[32],
+                                                 const Block &block)
 {
-    __shared__ float part[2][32];
-    const uint32_t row = blockIdx.x;
+    const uint32_t n_threads = block.n_threads();
     float4 x[NV], more[NV], weight1[NV], weight2[NV];
-    float scale = p.scale;
-    launch_next();
     if (NV <= 2) {
-        load_chunks<NV>(weight1, p.weight1, p.chunks);
-        load_chunks<NV>(weight2, p.weight2, p.chunks);
+        load_chunks<NV>(weight1, p.weight1, p.chunks, n_threads);
+        load_chunks<NV>(weight2, p.weight2, p.chunks, n_threads);
     }
-    if (p.scale_by)
-        scale *= *p.scale_by;
-    launch_wait();
+    const float factor = p.scale_by ? load_now(p.scale_by) : 1.0f;
+    block.wait();
     if (!SUM)
-        load_chunks<NV>(x, row_at(p.in, p.in_stride, row), p.chunks);
-    load_chunks<NV>(more, p.add ? row_at(p.add, p.add_stride, row) : NULL, p.chunks);
+        load_chunks<NV>(x, row_at(p.in, p.in_stride, row), p.chunks, n_threads);
+    if (NV <= 2)
+        load_chunks<NV>(more, p.add ? row_at(p.add, p.add_stride, row) : NULL, p.chunks, n_threads);
     if (!row_exists(p.rows, row))
         return;
     if (SUM) /* slots of rows that do not exist lead anywhere */
-        load_sum<NV>(x, p, row);
+        load_sum<NV>(x, p, row, n_threads);
     if (p.has_norm1) {
         if (NV > 2)
-            load_chunks<NV>(weight1, p.weight1, p.chunks);
-        fused_norm<NV>(x, weight1, p.weight1 != NULL, p.width, p.eps1, part[0]);
+            load_chunks<NV>(weight1, p.weight1, p.chunks, n_threads);
+        fused_norm<NV>(x, weight1, p.weight1 != NULL, p.width, p.eps1, part[0], block);
     }
+    if (NV > 2)
+        load_chunks<NV>(more, p.add ? row_at(p.add, p.add_stride, row) : NULL, p.chunks, n_threads);
 #pragma unroll
     for (int i = 0; i < NV; i++) {
-        uint32_t c = threadIdx.x + (uint32_t)i * blockDim.x;
+        uint32_t c = threadIdx.x + (uint32_t)i * n_threads;
         x[i] = p.add ? add4(x[i], more[i]) : x[i];
-        x[i] = p.has_scale ? scale4(x[i], scale) : x[i];
+        x[i] = p.has_scale ? scale4(x[i], p.scale * factor) : x[i];
         if (p.sum && c < p.chunks)
             *(float4 *)(p.sum + (uint64_t)row * p.sum_stride + 16 * c) = x[i];
     }
     if (p.has_norm2) {
         if (NV > 2)
-            load_chunks<NV>(weight2, p.weight2, p.chunks);
-        fused_norm<NV>(x, weight2, p.weight2 != NULL, p.width, p.eps2, part[1]);
+            load_chunks<NV>(weight2, p.weight2, p.chunks, n_threads);
+        fused_norm<NV>(x, weight2, p.weight2 != NULL, p.width, p.eps2, part[1], block);
     }
 #pragma unroll
     for (int i = 0; i < NV; i++) {
-        uint32_t c = threadIdx.x + (uint32_t)i * blockDim.x,
+        uint32_t c = threadIdx.x + (uint32_t)i * n_threads,
                  padded = p.format == ACT_BF16 ? (p.chunks + 15) / 16 * 16 : p.chunks;
         if (p.out && c < p.chunks)
             *(float4 *)(p.out + (uint64_t)row * p.out_stride + 16 * c) = x[i];
@@ -155,6 +166,14 @@ static __global__ void __launch_bounds__(1024) norms_kernel(const __grid_constan
             store_format(p.codes + (uint64_t)row * p.codes_stride, p.format, p.width, 4 * c,
                          c < p.chunks ? x[i] : zero4(), c < padded);
     }
+}
+
+template <int NV, bool SUM>
+static __global__ void __launch_bounds__(1024) norms_kernel(const __grid_constant__ norms_params p)
+{
+    __shared__ float part[2][32];
+    launch_next();
+    norms_row<NV, SUM>(p, blockIdx.x, part, launched_block());
 }
 
 /* ---- Heads */
@@ -192,36 +211,36 @@ static __device__ __forceinline__ void load_turns(const float *table, bool is_ne
     *sines = make_float4(b.x, b.x, b.y, b.y);
 }
 
-/* A head of HEAD = 4 * LANES * NV columns by LANES lanes, NV chunks each. */
+/* Columns of a head; `from` NULL: zeros. */
 template <int NV, int LANES>
-static __global__ void __launch_bounds__(HEADS_THREADS) heads_kernel(const __grid_constant__ heads_params p)
+static __device__ __forceinline__ void load_head(float4 x[NV], const float *from, uint32_t lane)
+{
+#pragma unroll
+    for (int i = 0; i < NV; i++)
+        x[i] = from ? load4_now(from + 4 * (lane + LANES * i)) : zero4();
+}
+
+/* Head `unit` (of all rows') of HEAD = 4 * LANES * NV columns by LANES lanes, NV chunks each. */
+template <int NV, int LANES, class Block>
+static __device__ __forceinline__ void heads_unit(const heads_chain &chain, const fused_rows &rows,
+                                                  uint32_t n_rows, uint32_t unit, const Block &block)
 {
     const int HEAD = 4 * LANES * NV;
-    uint32_t k = 0;
-    while (k + 1 < p.n_chains && blockIdx.x >= p.chains[k + 1].first_block)
-        k++;
-    const heads_chain &chain = p.chains[k];
-    const uint32_t unit = (blockIdx.x - chain.first_block) * (HEADS_THREADS / LANES) + threadIdx.x / LANES,
-                   lane = threadIdx.x % LANES;
-    const bool in_bound = unit < p.n_rows * chain.n_heads;
+    const uint32_t lane = threadIdx.x % LANES;
+    const bool in_bound = unit < n_rows * chain.n_heads;
     const uint32_t row = in_bound ? unit / chain.n_heads : 0, head = in_bound ? unit % chain.n_heads : 0;
     float4 x[NV], weight[NV], cosines[NV], sines[NV];
-    launch_next();
-#pragma unroll
-    for (int i = 0; i < NV; i++)
-        weight[i] = chain.weight ? load4_now(chain.weight + 4 * (lane + LANES * i)) : zero4();
-    launch_wait();
-    const float *in = row_at(chain.in, chain.in_stride, row) + head * HEAD;
-#pragma unroll
-    for (int i = 0; i < NV; i++)
-        x[i] = load4_now(in + 4 * (lane + LANES * i));
+    if (NV <= 2)
+        load_head<NV, LANES>(weight, chain.weight, lane);
+    block.wait();
+    load_head<NV, LANES>(x, row_at(chain.in, chain.in_stride, row) + head * HEAD, lane);
 #pragma unroll
     for (int i = 0; i < NV; i++) {
         if (chain.table)
             load_turns<HEAD>(row_at(chain.table, chain.table_stride, row), chain.is_neox, lane + LANES * i,
                              &cosines[i], &sines[i]);
     }
-    const bool exists = in_bound && row_exists(p.rows, row);
+    const bool exists = in_bound && row_exists(rows, row);
     if (chain.has_norm) {
         float sum = 0.0f;
 #pragma unroll
@@ -231,6 +250,8 @@ static __global__ void __launch_bounds__(HEADS_THREADS) heads_kernel(const __gri
         for (int d = LANES / 2; d > 0; d /= 2)
             sum += __shfl_xor_sync(0xffffffffu, sum, d);
         sum = 1.0f / sqrtf(sum / (float)HEAD + chain.eps);
+        if (NV > 2)
+            load_head<NV, LANES>(weight, chain.weight, lane);
 #pragma unroll
         for (int i = 0; i < NV; i++) {
             float4 normed = scale4(x[i], sum);
@@ -272,6 +293,19 @@ static __global__ void __launch_bounds__(HEADS_THREADS) heads_kernel(const __gri
         *(float4 *)(out + 4 * (lane + LANES * i)) = x[i];
 }
 
+template <int NV, int LANES>
+static __global__ void __launch_bounds__(HEADS_THREADS) heads_kernel(const __grid_constant__ heads_params p)
+{
+    uint32_t k = 0;
+    while (k + 1 < p.n_chains && blockIdx.x >= p.chains[k + 1].first_block)
+        k++;
+    launch_next();
+    heads_unit<NV, LANES>(p.chains[k], p.rows, p.n_rows,
+                          (blockIdx.x - p.chains[k].first_block) * (HEADS_THREADS / LANES) +
+                              threadIdx.x / LANES,
+                          launched_block());
+}
+
 /* ---- Glu */
 
 struct glu_params {
@@ -296,20 +330,19 @@ template <int ACT> static __device__ __forceinline__ float fused_activate(float 
     return activate(z, activation);
 }
 
-template <int NV, int ACT>
-static __global__ void __launch_bounds__(GLU_THREADS) glu_kernel(const __grid_constant__ glu_params p)
+/* Chunks first, first + stride .. of a row; a thread. */
+template <int NV, int ACT, class Block>
+static __device__ __forceinline__ void glu_chunks(const glu_params &p, uint32_t row, uint32_t first,
+                                                  uint32_t stride, const Block &block)
 {
-    const uint32_t row = blockIdx.x / p.splits,
-                   first = blockIdx.x % p.splits * GLU_THREADS * NV + threadIdx.x;
     const uint32_t padded = p.format == ACT_BF16 ? (p.chunks + 15) / 16 * 16 : p.chunks;
     const float *gate = row_at(p.gate, p.gate_stride, row),
                 *up = p.up ? row_at(p.up, p.up_stride, row) : NULL;
     float4 x[NV], y[NV];
-    launch_next();
-    launch_wait();
+    block.wait();
 #pragma unroll
     for (int i = 0; i < NV; i++) {
-        uint32_t c = first + (uint32_t)i * GLU_THREADS;
+        uint32_t c = first + (uint32_t)i * stride;
         x[i] = c < p.chunks ? load4_now(gate + 4 * c) : zero4();
         y[i] = up && c < p.chunks ? load4_now(up + 4 * c) : zero4();
     }
@@ -317,7 +350,7 @@ static __global__ void __launch_bounds__(GLU_THREADS) glu_kernel(const __grid_co
         return;
 #pragma unroll
     for (int i = 0; i < NV; i++) {
-        uint32_t c = first + (uint32_t)i * GLU_THREADS;
+        uint32_t c = first + (uint32_t)i * stride;
         if (up) {
             if (p.limit > 0.0f) {
                 x[i] = make_float4(limited(x[i].x, p.limit), limited(x[i].y, p.limit),
@@ -336,6 +369,14 @@ static __global__ void __launch_bounds__(GLU_THREADS) glu_kernel(const __grid_co
             store_format(p.codes + (uint64_t)row * p.codes_stride, p.format, p.width, 4 * c,
                          c < p.chunks ? x[i] : zero4(), c < padded);
     }
+}
+
+template <int NV, int ACT>
+static __global__ void __launch_bounds__(GLU_THREADS) glu_kernel(const __grid_constant__ glu_params p)
+{
+    launch_next();
+    glu_chunks<NV, ACT>(p, blockIdx.x / p.splits, blockIdx.x % p.splits * GLU_THREADS * NV + threadIdx.x,
+                        GLU_THREADS, launched_block());
 }
 
 #endif

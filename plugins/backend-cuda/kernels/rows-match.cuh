@@ -1,14 +1,10 @@
-/* Which steps have a fused kernel (rows-fused.cuh), and their launches. Anything that does not fit exactly is left to the chain
- * kernel.
+/* Which steps have a fused kernel (rows-fused.cuh), and with what parameters. Anything that does not fit exactly is left to the
+ * chain kernel.
  */
 #ifndef SHARPI_BACKEND_CUDA_ROWS_MATCH_CUH
 #define SHARPI_BACKEND_CUDA_ROWS_MATCH_CUH
 
 #include "rows-fused.cuh"
-
-#define ROWS_NO_MATCH -1
-#define NORMS_FEW                                                                                            \
-    512u /* chunks that few rows leave to one chunk a thread; more warps wait longer for each other */
 
 /* The ops of a chain that run in this launch. */
 struct match_chain {
@@ -20,9 +16,6 @@ struct match_launch {
     const struct rows_step *step;
     fused_rows rows;
     uint32_t n_rows; /* factor counted in */
-    uint32_t n_sms;
-    int32_t overlap;
-    cudaStream_t stream;
 };
 
 static uint32_t divide_up(uint64_t a, uint32_t b)
@@ -141,25 +134,6 @@ static bool match_norms(const match_launch *l, norms_params *p)
     return m.at == m.n && p->chunks <= 8192;
 }
 
-template <int NV> static int32_t launch_norms_by(const match_launch *l, const norms_params *p)
-{
-    dim3 block(divide_up(divide_up(p->width, 64) * 16, 32 * NV) * 32);
-    if (p->n_used)
-        return launch_kernel(norms_kernel<NV, true>, dim3(l->n_rows), block, 0, l->stream, l->overlap, p);
-    return launch_kernel(norms_kernel<NV, false>, dim3(l->n_rows), block, 0, l->stream, l->overlap, p);
-}
-
-static int32_t launch_norms(const match_launch *l, const norms_params *p)
-{
-    const uint32_t chunks = divide_up(p->width, 64) * 16;
-    const bool few = l->n_rows <= 2 * l->n_sms;
-    if (chunks <= (few ? NORMS_FEW : 256u))
-        return launch_norms_by<1>(l, p);
-    if (chunks <= (few ? 2 * NORMS_FEW : 512u))
-        return launch_norms_by<2>(l, p);
-    return chunks <= 4096 ? launch_norms_by<4>(l, p) : ROWS_NO_MATCH;
-}
-
 /* ---- Heads */
 
 /* A second norm of the chain's input, after all else. */
@@ -221,29 +195,6 @@ static bool match_heads(const match_launch *l, heads_params *p, uint32_t *head_d
     return *head_dim == 64 || *head_dim == 128 || *head_dim == 256 || *head_dim == 512;
 }
 
-static int32_t launch_heads(const match_launch *l, heads_params *p, uint32_t head_dim)
-{
-    uint32_t lanes = head_dim == 64 ? 16 : 32, n_blocks = 0;
-    for (uint32_t c = 0; c < p->n_chains; c++) {
-        p->chains[c].first_block = n_blocks;
-        n_blocks += divide_up((uint64_t)l->n_rows * p->chains[c].n_heads, HEADS_THREADS / lanes);
-    }
-    switch (head_dim) {
-    case 64:
-        return launch_kernel(heads_kernel<1, 16>, dim3(n_blocks), dim3(HEADS_THREADS), 0, l->stream,
-                             l->overlap, p);
-    case 128:
-        return launch_kernel(heads_kernel<1, 32>, dim3(n_blocks), dim3(HEADS_THREADS), 0, l->stream,
-                             l->overlap, p);
-    case 256:
-        return launch_kernel(heads_kernel<2, 32>, dim3(n_blocks), dim3(HEADS_THREADS), 0, l->stream,
-                             l->overlap, p);
-    default:
-        return launch_kernel(heads_kernel<4, 32>, dim3(n_blocks), dim3(HEADS_THREADS), 0, l->stream,
-                             l->overlap, p);
-    }
-}
-
 /* ---- Glu */
 
 static bool match_glu(const match_launch *l, glu_params *p)
@@ -275,41 +226,6 @@ static bool match_glu(const match_launch *l, glu_params *p)
         p->format = op->format;
     }
     return m.at == m.n;
-}
-
-template <int NV> static int32_t launch_glu_by(const match_launch *l, glu_params *p)
-{
-    p->splits = divide_up(divide_up(p->width, 64) * 16, GLU_THREADS * NV);
-    dim3 grid(p->splits * l->n_rows), block(GLU_THREADS);
-    if (p->activation == SHARPI_ACT_SILU)
-        return launch_kernel(glu_kernel<NV, SHARPI_ACT_SILU>, grid, block, 0, l->stream, l->overlap, p);
-    if (p->activation == SHARPI_ACT_GELU_TANH)
-        return launch_kernel(glu_kernel<NV, SHARPI_ACT_GELU_TANH>, grid, block, 0, l->stream, l->overlap, p);
-    return launch_kernel(glu_kernel<NV, 0>, grid, block, 0, l->stream, l->overlap, p);
-}
-
-static int32_t launch_glu(const match_launch *l, glu_params *p)
-{
-    const bool few = (uint64_t)l->n_rows * p->chunks < 4ull * l->n_sms * GLU_THREADS;
-    return few ? launch_glu_by<1>(l, p) : launch_glu_by<4>(l, p);
-}
-
-/* Launches the step by a fused kernel; ROWS_NO_MATCH if there is none for it. */
-static int32_t launch_fused(const match_launch *l)
-{
-    union {
-        norms_params norms;
-        heads_params heads;
-        glu_params glu;
-    } p;
-    uint32_t head_dim;
-    if (match_norms(l, &p.norms))
-        return launch_norms(l, &p.norms);
-    if (match_glu(l, &p.glu))
-        return launch_glu(l, &p.glu);
-    if (match_heads(l, &p.heads, &head_dim))
-        return launch_heads(l, &p.heads, head_dim);
-    return ROWS_NO_MATCH;
 }
 
 #endif

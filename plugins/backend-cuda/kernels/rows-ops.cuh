@@ -121,7 +121,7 @@ static __device__ __forceinline__ void norm_row(rows_block &b, const rows_dev_op
 #pragma unroll
     for (int i = 0; i < NV; i++)
         sum += dot4(acc[i], view_count(b.view, i, op.width));
-    sum = sum_block(sum, block_part(b));
+    sum = sum_block(sum, block_part(b), own_block());
     sum = 1.0f / sqrtf(sum / (float)op.width + op.eps);
 #pragma unroll
     for (int i = 0; i < NV; i++)

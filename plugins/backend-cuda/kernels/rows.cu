@@ -2,7 +2,7 @@
  *
  * Bytes moved: every memory operand of a chain once per row; everything between the ops stays on the chip.
  */
-#include "rows-match.cuh"
+#include "rows-launch.cuh"
 
 template <int MAX_OPS> struct rows_params {
     rows_dev_op ops[MAX_OPS];
@@ -174,9 +174,10 @@ static int32_t launch_step(const struct rows_step *step, const struct rows_batch
 extern "C" int32_t rows_step_launch(const struct rows_step *step, const struct rows_batch *batch,
                                     uint32_t n_rows, uint32_t n_sms, int32_t overlap, cudaStream_t stream)
 {
-    match_launch fused = {
-        step,  {batch->n_rows[step->rows], step->rows_factor}, n_rows * step->rows_factor, n_sms, overlap,
-        stream};
+    fused_launch fused = {{step, {batch->n_rows[step->rows], step->rows_factor}, n_rows * step->rows_factor},
+                          n_sms,
+                          overlap,
+                          stream};
     rows_shape shape;
     int32_t status;
     if (n_rows == 0)

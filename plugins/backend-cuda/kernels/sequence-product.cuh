@@ -1,0 +1,212 @@
+/* A product as a stage: every warp takes its range of the block's slabs from its ring, leaves one sum per weight row and (unit,
+ * pass) in shared memory, and when all have, the block adds them up in the order of the columns and stores the outputs.
+ */
+#ifndef SHARPI_BACKEND_CUDA_SEQUENCE_PRODUCT_CUH
+#define SHARPI_BACKEND_CUDA_SEQUENCE_PRODUCT_CUH
+
+#include "matmul-epilogue.cuh"
+#include "matmul-gemv.cuh"
+#include "sequence-ring.cuh"
+
+/* What a warp carries from stage to stage. */
+struct seq_warp {
+    seq_ring ring;
+    uint32_t number;
+    float *sums; /* of the block: [warp][SEQ_MAX_SEGMENTS][16] */
+};
+
+/* A barrier of all warps but the filling one. */
+static __device__ __forceinline__ void sync_readers(void)
+{
+    asm volatile("bar.sync 1, %0;" ::"r"((uint32_t)SEQ_THREADS) : "memory");
+}
+
+/* Slabs [slab, slab + n) of a group. */
+template <int TYPE>
+static __device__ __forceinline__ void segment_quantized(seq_warp &w, const gemv_input &in, uint32_t slab,
+                                                         uint32_t n, float acc[2][2])
+{
+    const gemv_lane<1> l = gemv_lane_of<1>(in, (int)w.ring.lane);
+    act_slab<1> x, next;
+    slab_load(x, l, slab);
+    for (uint32_t i = 0; i < n; i++) {
+        if (i + 1 < n)
+            slab_load(next, l, slab + i + 1);
+        const uint8_t *weights = ring_wait(w.ring);
+        slab_dot<TYPE, 1, true>(weights, x, l, acc);
+        ring_next(w.ring);
+        x = next;
+    }
+}
+
+template <int TYPE>
+static __device__ __forceinline__ void segment_float(seq_warp &w, const gemv_input &in, uint32_t slab,
+                                                     uint32_t n, float acc[2][1])
+{
+    const int t = (int)w.ring.lane & 3;
+    for (uint32_t i = slab; i < slab + n; i++) {
+        float4 x[8];
+        if (i * 128 + 128 <= in.n_in) {
+#pragma unroll
+            for (int p = 0; p < 8; p++)
+                x[p] = *(const float4 *)(in.act + (i * 128 + p * 16 + 4 * t) * 4);
+        }
+        const uint8_t *weights = ring_wait(w.ring);
+        dot_float<TYPE, GEMV_FLOAT>(weights, i, x, in.act, in.n_in, (int)w.ring.lane, acc);
+        ring_next(w.ring);
+    }
+}
+
+template <int MODE, int SET>
+static __device__ __forceinline__ void run_segment(int type, seq_warp &w, const gemv_input &in, uint32_t slab,
+                                                   uint32_t n, float acc[2][mode_sums(MODE)])
+{
+#define RUN_QUANTIZED(TYPE)                                                                                  \
+    case TYPE:                                                                                               \
+        if constexpr (in_set(TYPE, SET))                                                                     \
+            segment_quantized<TYPE>(w, in, slab, n, acc);                                                    \
+        break;
+#define RUN_FLOAT(TYPE)                                                                                      \
+    case TYPE:                                                                                               \
+        if constexpr (in_set(TYPE, SET))                                                                     \
+            segment_float<TYPE>(w, in, slab, n, acc);                                                        \
+        break;
+    if constexpr (MODE == GEMV_Q1) {
+        switch (type) {
+            EACH_QUANTIZED_TYPE(RUN_QUANTIZED)
+        }
+    } else {
+        switch (type) {
+            RUN_FLOAT(SHARPI_TYPE_F16)
+            RUN_FLOAT(SHARPI_TYPE_BF16)
+        }
+    }
+}
+
+/* Where the sums of a (unit, pass) are: in the first warp's deposit `first`, then in the first deposits of n more warps. */
+static __device__ __forceinline__ uint32_t sums_at(const seq_product &p, uint32_t n_slabs, uint32_t number,
+                                                   uint32_t row)
+{
+    const uint32_t slab = number * p.n_slabs, first = warp_of(n_slabs, slab),
+                   n = warp_of(n_slabs, slab + p.n_slabs - 1) - first;
+    const uint32_t segment = number - range_of(n_slabs, first).first / p.n_slabs;
+    return n << 16 | ((first * SEQ_MAX_SEGMENTS + segment) * 16 + row);
+}
+
+static __device__ __forceinline__ float sum_at(const float *sums, uint32_t at)
+{
+    const uint32_t n = at >> 16;
+    at &= 0xffff;
+    float sum = sums[at];
+    const float *more = sums + at / (SEQ_MAX_SEGMENTS * 16) * (SEQ_MAX_SEGMENTS * 16) + at % 16;
+    for (uint32_t k = 1; k <= n; k++)
+        sum += more[k * SEQ_MAX_SEGMENTS * 16];
+    return sum;
+}
+
+/* An output of the block's. */
+struct seq_output {
+    uint32_t part, row; /* row at or past the part's end: none */
+    uint32_t sums[2];   /* of both passes */
+};
+
+static __device__ __forceinline__ seq_output output_of(const seq_product &p, seq_units units, uint32_t number)
+{
+    const uint32_t unit = number / 16, row = number % 16, n_slabs = slabs_of(p, units.n);
+    const seq_segment s = segment_of(p, units.first, unit * p.n_passes);
+    seq_output o = {s.part, s.group * 16 + row, {0, 0}};
+    if (unit >= units.n) {
+        o.row = ~0u;
+        return o;
+    }
+    o.sums[0] = sums_at(p, n_slabs, unit * p.n_passes, row);
+    if (p.n_passes == 2)
+        o.sums[1] = sums_at(p, n_slabs, unit * 2 + 1, row);
+    return o;
+}
+
+/* What is added to the output; loaded early. */
+static __device__ __forceinline__ float output_before(const seq_product &p, const seq_output &o)
+{
+    const seq_part &part = p.part[o.part];
+    return o.row < part.n_out && part.epilogue == MATMUL_ADD ? part.out[o.row] : 0.0f;
+}
+
+/* Stores an output and returns what it is. */
+static __device__ __forceinline__ float store_output(const seq_product &p, const float *sums,
+                                                     const seq_output &o, float before)
+{
+    const seq_part &part = p.part[o.part];
+    if (o.row >= part.n_out)
+        return 0.0f;
+    float value = sum_at(sums, o.sums[0]);
+    if (part.bias)
+        value += part.bias[o.row];
+    if (p.n_passes == 2) {
+        float up = sum_at(sums, o.sums[1]);
+        if (p.part[1].bias)
+            up += p.part[1].bias[o.row];
+        value = gated(p.glu, p.glu_clamp, value, up);
+    }
+    part.out[o.row] = before + value;
+    return before + value;
+}
+
+/* A warp's 32 outputs from column `column` - lane on as a block of ACT_Q8 (matmul-act.cuh). */
+static __device__ __forceinline__ void store_codes(const seq_product &p, uint32_t column, float value)
+{
+    float amax = fabsf(value);
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2)
+        amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, step));
+    const float d = amax < 1e-30f ? 0.0f : amax / 127.0f, inverse = amax < 1e-30f ? 0.0f : 127.0f / amax;
+    const int code = __float2int_rn(value * inverse), sum = __reduce_add_sync(~0u, code);
+    const uint32_t word = (column & 31) >> 2, place = (word & 3) * 2 + (word >> 2);
+    p.codes[(column & ~31u) + place * 4 + (column & 3)] = (uint8_t)code;
+    if ((column & 31) == 0)
+        ((float2 *)(p.codes + p.part[0].n_out))[column >> 5] = make_float2(d, d * (float)sum);
+}
+
+/* The warp's slabs; its sums go to its deposits. */
+template <int MODE, int SET>
+static __device__ __forceinline__ void product_slabs(const seq_product &p, seq_warp &w, seq_units units)
+{
+    const seq_range range = range_of(slabs_of(p, units.n), w.number);
+    const gemv_input in = {p.act, 0, p.n_in, 1};
+    /* read here, so that nothing that follows from it is kept in registers through other stages */
+    asm volatile("mov.u32 %0, %laneid;" : "=r"(w.ring.lane));
+    float *sums = w.sums + w.number * SEQ_MAX_SEGMENTS * 16;
+    uint32_t number = range.first / p.n_slabs, slab = range.first - number * p.n_slabs,
+             left = range.end - range.first;
+
+    if (left == 0 && w.ring.lane < 16) /* others add them up */
+        sums[w.ring.lane] = 0.0f;
+    for (; left; number++, slab = 0, sums += 16) {
+        const uint32_t n = min(p.n_slabs - slab, left);
+        float acc[2][mode_sums(MODE)] = {};
+        run_segment<MODE, SET>(p.part[segment_of(p, units.first, number).part].type, w, in, slab, n, acc);
+        deposit<MODE>(sums, acc, (int)w.ring.lane);
+        left -= n;
+    }
+}
+
+template <int MODE, int SET, class Block>
+static __device__ __forceinline__ void product_run(const seq_product &p, seq_warp &w, seq_units units,
+                                                   uint32_t n_rows, const Block &block)
+{
+    seq_output o = output_of(p, units, threadIdx.x);
+    block.wait();
+    float before = output_before(p, o);
+    product_slabs<MODE, SET>(p, w, units);
+    block.sync();
+    for (uint32_t i = threadIdx.x; n_rows && i < units.n * 16;) {
+        const float value = store_output(p, w.sums, o, before);
+        if (p.codes)
+            store_codes(p, units.first * 16 + i, value);
+        i += SEQ_THREADS;
+        o = output_of(p, units, i);
+        before = output_before(p, o);
+    }
+}
+
+#endif

@@ -1,0 +1,164 @@
+/* The warps' rings of slabs in shared memory, and the warp that fills them: all slabs that a warp will use in the whole sequence, in
+ * order, whatever stage the block is in. Lane l of the filling warp serves warp l.
+ *
+ * A slab is a bulk copy, on which its slot's barrier `full` waits; `empty` waits for the reader. No more than a few of a ring's
+ * copies are under way at a time: enough for full bandwidth, few enough that other loads need not queue behind them for long.
+ */
+#ifndef SHARPI_BACKEND_CUDA_SEQUENCE_RING_CUH
+#define SHARPI_BACKEND_CUDA_SEQUENCE_RING_CUH
+
+#include "matmul-ring.cuh"
+#include "sequence-stages.cuh"
+
+struct seq_ring {
+    uint8_t *slots;
+    uint64_t *full, *empty; /* a barrier per slot */
+    uint32_t slot_bytes, n_slots;
+    uint32_t slot, parity; /* of the next slab that is used */
+    uint32_t lane;
+};
+
+/* ---- Reading */
+
+static __device__ __forceinline__ const uint8_t *ring_wait(const seq_ring &r)
+{
+    barrier_wait(r.full + r.slot, r.parity);
+    return r.slots + r.slot * r.slot_bytes;
+}
+
+/* The warp has read the slab. */
+static __device__ __forceinline__ void ring_next(seq_ring &r)
+{
+    __syncwarp();
+    if (r.lane == 0)
+        barrier_arrive(r.empty + r.slot);
+    if (++r.slot == r.n_slots) {
+        r.slot = 0;
+        r.parity ^= 1;
+    }
+}
+
+/* ---- Filling */
+
+/* The next slab to be copied. */
+struct seq_fill {
+    const uint8_t *at;
+    uint32_t stage, number; /* (unit, pass) of the block's in that stage */
+    uint32_t left;          /* slabs of it that are the warp's; 0: no more slabs at all */
+    uint32_t more;          /* of the warp's in this stage, after those */
+    uint32_t slab_bytes, tail_bytes;
+};
+
+/* Points at slab `slab` of (unit, pass) `number`. */
+static __device__ __forceinline__ void fill_locate(seq_fill &f, const seq_product &p, uint32_t first_unit,
+                                                   uint32_t slab)
+{
+    const seq_segment s = segment_of(p, first_unit, f.number);
+    const seq_part &part = p.part[s.part];
+    f.left = min(p.n_slabs - slab, f.more);
+    f.more -= f.left;
+    f.slab_bytes = part.slab_bytes;
+    f.tail_bytes = slab + f.left == p.n_slabs ? part.last_slab_bytes : part.slab_bytes;
+    f.at = part.data + (uint64_t)s.group * part.group_bytes + slab * part.slab_bytes;
+}
+
+/* Goes on to the next (unit, pass), in this stage or a later one. */
+static __device__ __forceinline__ void fill_go_on(seq_fill &f, const seq_params &a, const seq_units *units,
+                                                  uint32_t warp)
+{
+    uint32_t slab = 0;
+    f.number++;
+    while (f.more == 0) {
+        if (++f.stage >= a.n_stages)
+            return;
+        const seq_stage &s = a.stages[f.stage];
+        if (!is_product(s))
+            continue;
+        const seq_range r = range_of(slabs_of(s.product, units[f.stage].n), warp);
+        f.more = r.end - r.first;
+        f.number = r.first / s.product.n_slabs;
+        slab = r.first - f.number * s.product.n_slabs;
+    }
+    fill_locate(f, a.stages[f.stage].product, units[f.stage].first, slab);
+}
+
+/* A place in the sequence of a ring's slots. */
+struct seq_place {
+    uint32_t slot, parity;
+};
+
+static __device__ __forceinline__ void place_next(seq_place &p, uint32_t n_slots)
+{
+    if (++p.slot == n_slots) {
+        p.slot = 0;
+        p.parity ^= 1;
+    }
+}
+
+/* Whether the phase of this parity is complete. */
+static __device__ __forceinline__ bool barrier_passed(uint64_t *barrier, uint32_t parity)
+{
+    uint32_t done;
+    asm volatile("{ .reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+                 : "=r"(done)
+                 : "r"(shared_address(barrier)), "r"(parity)
+                 : "memory");
+    return done;
+}
+
+static __device__ __forceinline__ uint64_t read_once_policy(void)
+{
+    uint64_t policy = 0;
+#if __CUDA_ARCH__ >= 900
+    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+#endif
+    return policy;
+}
+
+/* Weights are read once a step: what is read again stays in the L2. */
+static __device__ __forceinline__ void copy_bulk(uint8_t *to, const uint8_t *from, uint32_t bytes,
+                                                 uint64_t *barrier, uint64_t policy)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+                 "r"(bytes)
+                 : "memory");
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
+                 "[%1], %2, [%3], %4;" ::"r"(shared_address(to)),
+                 "l"(from), "r"(bytes), "r"(shared_address(barrier)), "l"(policy)
+                 : "memory");
+#endif
+}
+
+/* The whole life of the filling warp: `r` is this lane's ring. */
+static __device__ __forceinline__ void fill_rings(const seq_params &a, const seq_units *units,
+                                                  const seq_ring &r)
+{
+    const uint64_t policy = read_once_policy();
+    seq_fill f = {nullptr, ~0u, 0, 0, 0, 0, 0};
+    seq_place next = {0, 1}, oldest = {0, 0}; /* a new barrier has passed the phase before its first */
+    uint32_t under_way = 0;
+    if (r.lane < SEQ_WARPS)
+        fill_go_on(f, a, units, r.lane);
+    while (__any_sync(~0u, f.left > 0)) {
+        const bool room = f.left && barrier_passed(r.empty + next.slot, next.parity);
+        if (under_way && barrier_passed(r.full + oldest.slot, oldest.parity)) {
+            place_next(oldest, r.n_slots);
+            under_way--;
+        }
+        const bool copies = room && under_way < a.n_under_way;
+        if (copies) {
+            copy_bulk(r.slots + next.slot * r.slot_bytes, f.at, f.left == 1 ? f.tail_bytes : f.slab_bytes,
+                      r.full + next.slot, policy);
+            place_next(next, r.n_slots);
+            under_way++;
+            f.at += f.slab_bytes;
+            if (--f.left == 0)
+                fill_go_on(f, a, units, r.lane);
+        }
+        if (!__any_sync(~0u, copies))
+            __nanosleep(20);
+    }
+}
+
+#endif

@@ -1,0 +1,147 @@
+/* What the sequence kernel reads from its parameters, and where in it a block finds its part.
+ *
+ * A product's units (16 weight rows; with glu the gate's and the up's) are dealt to blocks in contiguous runs of n or n + 1; which
+ * blocks have the longer runs turns from product to product. The slabs of a block's units in a row, (unit, pass, slab), are
+ * dealt to its warps in contiguous ranges that differ by one slab at most.
+ */
+#ifndef SHARPI_BACKEND_CUDA_SEQUENCE_STAGES_CUH
+#define SHARPI_BACKEND_CUDA_SEQUENCE_STAGES_CUH
+
+#include "matmul-internal.h"
+#include "rows-match.cuh"
+#include "sequence.h"
+
+enum { SEQ_WARPS = 15, SEQ_THREADS = 32 * SEQ_WARPS }; /* that read; one more fills */
+enum { SEQ_MAX_SEGMENTS = 8 }; /* (unit, pass)es that a warp's range of a product touches */
+enum { SEQ_MAX_SLOTS = 6 };    /* of a warp's ring */
+enum { SEQ_MAX_CHAINS = 4 };
+
+/* Kernels by the types of their products: fewer types leave more registers to each. */
+enum seq_set { SEQ_SET_Q4_0, SEQ_SET_Q8_0, SEQ_SET_K, SEQ_SET_16_BIT, SEQ_SET_ALL, SEQ_N_SETS };
+
+static constexpr __host__ __device__ bool in_set(int32_t type, int set)
+{
+    switch (set) {
+    case SEQ_SET_Q4_0:
+        return type == SHARPI_TYPE_Q4_0;
+    case SEQ_SET_Q8_0:
+        return type == SHARPI_TYPE_Q8_0;
+    case SEQ_SET_K:
+        return type == SHARPI_TYPE_Q4_K || type == SHARPI_TYPE_Q5_K || type == SHARPI_TYPE_Q6_K;
+    case SEQ_SET_16_BIT:
+        return type == SHARPI_TYPE_F16 || type == SHARPI_TYPE_BF16;
+    default:
+        return true;
+    }
+}
+
+enum seq_kind { SEQ_PRODUCT, SEQ_PRODUCT_16_BIT, SEQ_NORMS, SEQ_HEADS, SEQ_GLU };
+
+struct seq_part {
+    const uint8_t *data;
+    const float *bias;
+    float *out;
+    uint32_t n_out, first_unit, group_bytes;
+    uint16_t slab_bytes, last_slab_bytes;
+    int16_t type, epilogue;
+};
+
+struct seq_product {
+    seq_part part[MATMUL_MAX_PARTS];
+    const uint8_t *act;
+    uint8_t *codes;     /* not NULL: the first part's (with glu: the only) outputs also go here, as ACT_Q8 */
+    uint32_t unit_step; /* units that stay in one block: 2, a block of 32 outputs, for codes; else 1 */
+    uint32_t n_parts, n_passes, n_units, n_slabs, n_in;
+    uint32_t rotation; /* of blocks */
+    int32_t glu;
+    float glu_clamp;
+};
+
+/* Heads of all chains; chains[].first_block is the number of the chain's first head. */
+struct seq_heads {
+    fused_rows rows;
+    uint32_t n_chains, n_heads, head_dim;
+    heads_chain chains[SEQ_MAX_CHAINS];
+};
+
+struct seq_stage {
+    int32_t kind;      /* enum seq_kind */
+    uint32_t n_blocks; /* that have a part in it */
+    union {
+        seq_product product;
+        norms_params norms;
+        seq_heads heads;
+        glu_params glu;
+    };
+};
+
+struct seq_params {
+    seq_stage stages[SEQUENCE_MAX_STAGES];
+    uint32_t n_stages, slot_bytes, n_slots;
+    uint32_t n_under_way; /* copies of a ring at a time */
+    const int32_t *n_rows;
+    uint32_t *counters;
+};
+
+static __host__ __device__ __forceinline__ bool is_product(const seq_stage &s)
+{
+    return s.kind <= SEQ_PRODUCT_16_BIT;
+}
+
+struct seq_units {
+    uint32_t first, n;
+};
+
+/* The units of block `block` of `n_blocks`. The kernel does these divisions once, for all stages. */
+static __host__ __device__ __forceinline__ seq_units units_of(const seq_product &p, uint32_t block,
+                                                              uint32_t n_blocks)
+{
+    uint32_t place = block + p.rotation;
+    place -= place >= n_blocks ? n_blocks : 0;
+    const uint32_t n = p.n_units / p.unit_step, first = place * n / n_blocks;
+    return {first * p.unit_step, ((place + 1) * n / n_blocks - first) * p.unit_step};
+}
+
+/* The slabs of warp `warp` of a block with n_units units: [first, end). */
+struct seq_range {
+    uint32_t first, end;
+};
+
+static __host__ __device__ __forceinline__ uint32_t slabs_of(const seq_product &p, uint32_t n_units)
+{
+    return n_units * p.n_passes * p.n_slabs;
+}
+
+static __host__ __device__ __forceinline__ seq_range range_of(uint32_t n_slabs, uint32_t warp)
+{
+    return {warp * n_slabs / SEQ_WARPS, (warp + 1) * n_slabs / SEQ_WARPS};
+}
+
+/* The warp in whose range slab `slab` is. */
+static __host__ __device__ __forceinline__ uint32_t warp_of(uint32_t n_slabs, uint32_t slab)
+{
+    return (slab * SEQ_WARPS + SEQ_WARPS - 1) / n_slabs;
+}
+
+/* Where a (unit, pass) of a block's units lies. */
+struct seq_segment {
+    uint32_t part, group, pass, unit; /* unit: of the product */
+};
+
+static __device__ __forceinline__ seq_segment segment_of(const seq_product &p, uint32_t first_unit,
+                                                         uint32_t number)
+{
+    seq_segment s;
+    s.pass = p.n_passes == 2 ? number & 1 : 0;
+    s.unit = first_unit + (p.n_passes == 2 ? number >> 1 : number);
+    s.part = s.pass;
+    s.group = s.unit;
+    if (p.n_passes == 1) {
+        while (s.part + 1 < p.n_parts && s.unit >= p.part[s.part + 1].first_unit)
+            s.part++;
+        s.group -= p.part[s.part].first_unit;
+    }
+    return s;
+}
+
+#endif

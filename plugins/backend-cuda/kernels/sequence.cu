@@ -1,0 +1,543 @@
+/* The sequence kernel: stages of a decode step with one row, between which weights go on streaming.
+ *
+ * A launch per stage leaves the memory idle at every end and beginning, for longer than small products take. Here one block per
+ * multiprocessor walks through all stages, and each warp's ring of slabs (sequence-ring.cuh) is filled ahead across them: while
+ * one block computes a norm and the others wait for it, up to 200 KiB per multiprocessor of the next products' weights
+ * arrive. Moves what the stages' own kernels move.
+ *
+ * Between stages: every block with a part in stage s counts itself in counter s when it is done with it, and waits for all that
+ * have a part in stage s - 1 before it begins its own part of s. As each stage has at least one block, a stage begins when all
+ * stages before it are complete.
+ *
+ * Blocks wait for each other, so all must be resident together. There is at most one per multiprocessor and it fits there alone. A block
+ * waits for others only after launch_wait(), when all earlier kernels of the stream are gone; later ones can begin only when every block
+ * of this one has called launch_next(), that is, is resident. Against kernels of other streams the launch is cooperative: the device starts
+ * all blocks of such a grid or none.
+ *
+ * Counters are zero before and after every launch: a block counts itself out after its last wait, and the last one out clears all
+ * of them (by then nobody waits any more, and everybody that counts has been counted: the last stage's blocks waited for it).
+ * Nothing depends on how many rows there are; with none, nothing is stored.
+ */
+#include "sequence-product.cuh"
+
+#include "launch.h"
+
+struct seq_shared {
+    float sums[SEQ_WARPS * SEQ_MAX_SEGMENTS * 16];
+    uint64_t full[SEQ_WARPS][SEQ_MAX_SLOTS], empty[SEQ_WARPS][SEQ_MAX_SLOTS];
+    float part[2][32];
+    seq_units units[SEQUENCE_MAX_STAGES]; /* the block's, of products */
+};
+
+enum { SEQ_FIXED_BYTES = (sizeof(seq_shared) + 127) / 128 * 128 };
+
+/* ---- Barriers */
+
+static __device__ __forceinline__ uint32_t *counter_of(const seq_params &a, uint32_t stage)
+{
+    return a.counters + stage * (SEQUENCE_COUNTER_STRIDE / 4);
+}
+
+/* All of this block's work of the stage before is done and visible. */
+static __device__ __forceinline__ void arrive(const seq_params &a, uint32_t stage)
+{
+    sync_readers();
+    if (threadIdx.x == 0)
+        asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter_of(a, stage)) : "memory");
+}
+
+/* The readers of a block in a stage, as row steps want them. wait(): until all that have a part in the stage before have arrived. The block's last wait counts it out: `n_out`, of thread 0, is
+ * the number of blocks that were out before. */
+struct seq_block {
+    const seq_params &a;
+    uint32_t stage;
+    bool is_last;
+    uint32_t &n_out;
+    __device__ __forceinline__ uint32_t n_threads() const
+    {
+        return SEQ_THREADS;
+    }
+    __device__ __forceinline__ void sync() const
+    {
+        sync_readers();
+    }
+    __device__ __forceinline__ void wait() const
+    {
+        if (threadIdx.x == 0) {
+            if (stage > 0) {
+                const uint32_t expected = a.stages[stage - 1].n_blocks;
+                uint32_t seen;
+                do {
+                    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];"
+                                 : "=r"(seen)
+                                 : "l"(counter_of(a, stage - 1))
+                                 : "memory");
+                } while (seen < expected);
+            }
+            if (is_last)
+                n_out = atomicAdd(counter_of(a, SEQUENCE_MAX_STAGES), 1);
+        }
+        if (stage > 0)
+            sync_readers();
+    }
+};
+
+/* ---- Stages */
+
+static __device__ __forceinline__ bool has_part(const seq_params &a, const seq_shared *shared, uint32_t stage)
+{
+    const seq_stage &s = a.stages[stage];
+    return is_product(s) ? shared->units[stage].n > 0 : blockIdx.x < s.n_blocks;
+}
+
+static __device__ __forceinline__ void run_norms(const norms_params &p, float (*part)[32],
+                                                 const seq_block &block)
+{
+    if (p.n_used) {
+        if (p.chunks <= SEQ_THREADS)
+            norms_row<1, true>(p, 0, part, block);
+        else
+            norms_row<2, true>(p, 0, part, block);
+    } else if (p.chunks <= SEQ_THREADS) {
+        norms_row<1, false>(p, 0, part, block);
+    } else if (p.chunks <= 2 * SEQ_THREADS) {
+        norms_row<2, false>(p, 0, part, block);
+    } else {
+        norms_row<4, false>(p, 0, part, block);
+    }
+}
+
+template <int NV, int LANES>
+static __device__ __forceinline__ void run_heads_of(const seq_heads &p, const seq_block &block)
+{
+    const uint32_t head = (blockIdx.x * SEQ_THREADS + threadIdx.x) / LANES;
+    uint32_t c = 0;
+    while (c + 1 < p.n_chains && head >= p.chains[c + 1].first_block)
+        c++;
+    heads_unit<NV, LANES>(p.chains[c], p.rows, 1, head - p.chains[c].first_block, block);
+}
+
+static __device__ __forceinline__ void run_heads(const seq_heads &p, const seq_block &block)
+{
+    switch (p.head_dim) {
+    case 64:
+        run_heads_of<1, 16>(p, block);
+        break;
+    case 128:
+        run_heads_of<1, 32>(p, block);
+        break;
+    case 256:
+        run_heads_of<2, 32>(p, block);
+        break;
+    default:
+        run_heads_of<4, 32>(p, block);
+    }
+}
+
+static __device__ __forceinline__ void run_glu(const glu_params &p, const seq_block &block)
+{
+    const uint32_t first = blockIdx.x * SEQ_THREADS + threadIdx.x;
+    if (p.activation == SHARPI_ACT_SILU)
+        glu_chunks<1, SHARPI_ACT_SILU>(p, 0, first, SEQ_THREADS, block);
+    else if (p.activation == SHARPI_ACT_GELU_TANH)
+        glu_chunks<1, SHARPI_ACT_GELU_TANH>(p, 0, first, SEQ_THREADS, block);
+    else
+        glu_chunks<1, 0>(p, 0, first, SEQ_THREADS, block);
+}
+
+template <int SET>
+static __device__ __forceinline__ void run_stage(const seq_stage &s, seq_warp &w, seq_shared *shared,
+                                                 uint32_t n_rows, const seq_block &block)
+{
+    switch (s.kind) {
+    case SEQ_PRODUCT:
+        if constexpr (SET != SEQ_SET_16_BIT)
+            product_run<GEMV_Q1, SET>(s.product, w, shared->units[block.stage], n_rows, block);
+        break;
+    case SEQ_PRODUCT_16_BIT:
+        if constexpr (SET >= SEQ_SET_16_BIT)
+            product_run<GEMV_FLOAT, SET>(s.product, w, shared->units[block.stage], n_rows, block);
+        break;
+    case SEQ_NORMS:
+        run_norms(s.norms, shared->part, block);
+        break;
+    case SEQ_HEADS:
+        run_heads(s.heads, block);
+        break;
+    default:
+        run_glu(s.glu, block);
+    }
+}
+
+/* The last stage in which this block has a part; n_stages: none. */
+static __device__ __forceinline__ uint32_t find_last(const seq_params &a, const seq_shared *shared)
+{
+    for (uint32_t i = a.n_stages; i-- > 0;) {
+        if (has_part(a, shared, i))
+            return i;
+    }
+    return a.n_stages;
+}
+
+template <int SET>
+static __device__ __forceinline__ void run_stages(const seq_params &a, seq_shared *shared,
+                                                  const seq_ring &ring)
+{
+    const uint32_t last = find_last(a, shared), n_rows = (uint32_t)*a.n_rows;
+    seq_warp w = {ring, threadIdx.x / 32, shared->sums};
+    uint32_t n_out = 0;
+    if (last == a.n_stages)
+        seq_block{a, 0, true, n_out}.wait();
+    for (uint32_t i = 0; i < a.n_stages; i++) {
+        if (!has_part(a, shared, i))
+            continue;
+        run_stage<SET>(a.stages[i], w, shared, n_rows, seq_block{a, i, i == last, n_out});
+        if (i + 1 < a.n_stages)
+            arrive(a, i);
+    }
+    if (threadIdx.x == 0 && n_out == gridDim.x - 1) {
+        for (uint32_t i = 0; i < a.n_stages; i++)
+            *counter_of(a, i) = 0;
+        *counter_of(a, SEQUENCE_MAX_STAGES) = 0;
+    }
+}
+
+template <int SET>
+static __global__ void __launch_bounds__(SEQ_THREADS + 32, 1)
+    sequence_kernel(const __grid_constant__ seq_params a)
+{
+#if __CUDA_ARCH__ >= 900
+    extern __shared__ __align__(128) uint8_t memory[];
+    seq_shared *shared = (seq_shared *)memory;
+    const bool fills = threadIdx.x >= SEQ_THREADS;
+    const uint32_t lane = threadIdx.x % 32, number = fills ? min(lane, SEQ_WARPS - 1u) : threadIdx.x / 32;
+    const seq_ring ring = {memory + SEQ_FIXED_BYTES + number * a.n_slots * a.slot_bytes,
+                           shared->full[number],
+                           shared->empty[number],
+                           a.slot_bytes,
+                           a.n_slots,
+                           0,
+                           0,
+                           lane};
+    launch_next();
+    if (threadIdx.x < a.n_stages && is_product(a.stages[threadIdx.x]))
+        shared->units[threadIdx.x] = units_of(a.stages[threadIdx.x].product, blockIdx.x, gridDim.x);
+    if (fills && lane < SEQ_WARPS) {
+        for (uint32_t i = 0; i < a.n_slots; i++) {
+            barrier_init(ring.full + i, 1);
+            barrier_init(ring.empty + i, 1);
+        }
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    __syncthreads();
+    if (fills) {
+        fill_rings(a, shared->units, ring);
+        return;
+    }
+    launch_wait();
+    run_stages<SET>(a, shared, ring);
+#endif
+}
+
+/* ---- Host: stages */
+
+enum { SEQ_MAX_BLOCKS = 1024 };
+
+struct sequence {
+    seq_params params;
+    const struct matmul_context *ctx;
+    uint32_t shared_bytes, n_blocks;
+    int set;                       /* enum seq_set */
+    uint32_t load[SEQ_MAX_BLOCKS]; /* slabs of each block so far, for rotations; only the first n_blocks */
+};
+
+extern "C" uint64_t sequence_bytes(void)
+{
+    return sizeof(struct sequence);
+}
+
+extern "C" void sequence_begin(struct sequence *sequence, const struct matmul_context *ctx)
+{
+    *sequence = {};
+    sequence->ctx = ctx;
+    sequence->n_blocks = min(ctx->n_sms, (int)SEQ_MAX_BLOCKS);
+}
+
+static bool is_16_bit(int32_t type)
+{
+    return type == SHARPI_TYPE_F16 || type == SHARPI_TYPE_BF16;
+}
+
+static void fill_part(seq_part *to, const struct matmul_part *part)
+{
+    const struct cuda_matrix *m = part->w;
+    const slab_layout l = slab_layout_of(m->type);
+    const uint32_t tail = (uint32_t)(m->n_in % l.columns);
+    to->data = (const uint8_t *)m->data;
+    to->bias = part->bias;
+    to->out = part->out;
+    to->group_bytes = (uint32_t)group_bytes(l, m->n_in);
+    to->n_out = (uint32_t)m->n_out;
+    to->slab_bytes = (uint16_t)slab_bytes(l, l.columns);
+    to->last_slab_bytes = (uint16_t)slab_bytes(l, tail ? tail : l.columns);
+    to->type = (int16_t)m->type;
+    to->epilogue = (int16_t)part->epilogue;
+}
+
+/* The parts of one kind (16-bit or quantized weights); false: none. */
+static bool fill_product(seq_product *p, const struct matmul_args *args, bool is_float)
+{
+    *p = {};
+    for (uint32_t i = 0; i < args->n_parts; i++) {
+        const struct cuda_matrix *m = args->part[i].w;
+        if (is_16_bit(m->type) != is_float)
+            continue;
+        seq_part *part = &p->part[p->n_parts++];
+        fill_part(part, &args->part[i]);
+        part->first_unit = p->n_units;
+        if (!args->glu || p->n_parts == 1)
+            p->n_units += (uint32_t)((m->n_out + 15) / 16);
+        p->n_in = (uint32_t)m->n_in;
+    }
+    p->unit_step = 1;
+    p->act = (const uint8_t *)args->act[is_float ? ACT_F32 : ACT_Q8];
+    p->n_passes = args->glu ? 2 : 1;
+    p->n_slabs = (p->n_in + (is_float ? 127 : 255)) / (is_float ? 128 : 256);
+    p->glu = args->glu;
+    p->glu_clamp = args->glu_clamp;
+    return p->n_parts > 0;
+}
+
+/* Whether the kernel's arithmetic has room for it. */
+static bool fits(const seq_product *p, uint32_t n_blocks)
+{
+    const uint64_t units = (p->n_units + n_blocks - 1) / n_blocks + 1,
+                   slabs = units * p->n_passes * p->n_slabs;
+    const uint64_t most = (slabs + SEQ_WARPS - 1) / SEQ_WARPS; /* of a warp */
+    return slabs < 1u << 24 && p->n_units < (1u << 31) / n_blocks && p->act &&
+           (most + p->n_slabs - 2) / p->n_slabs + 1 <= SEQ_MAX_SEGMENTS;
+}
+
+/* Chooses which blocks have a unit more, so that after this product the busiest block has as little to do as possible. */
+static void rotate(struct sequence *sequence, seq_product *p)
+{
+    const uint32_t n = sequence->n_blocks;
+    uint32_t slabs[SEQ_MAX_BLOCKS], best = 0, least = ~0u;
+    p->rotation = 0;
+    for (uint32_t place = 0; place < n; place++)
+        slabs[place] = slabs_of(*p, units_of(*p, place, n).n);
+    for (uint32_t r = 0; r < n; r++) {
+        uint32_t most = 0;
+        for (uint32_t b = 0; b < n; b++)
+            most = max(most, sequence->load[b] + slabs[b + r < n ? b + r : b + r - n]);
+        if (most < least) {
+            least = most;
+            best = r;
+        }
+    }
+    p->rotation = best;
+    for (uint32_t b = 0; b < n; b++)
+        sequence->load[b] += slabs[b + best < n ? b + best : b + best - n];
+}
+
+static void add_product(struct sequence *sequence, const seq_product *p, bool is_float)
+{
+    seq_params *a = &sequence->params;
+    seq_stage *s = &a->stages[a->n_stages++];
+    s->kind = is_float ? SEQ_PRODUCT_16_BIT : SEQ_PRODUCT;
+    s->product = *p;
+    for (uint32_t i = 0; i < p->n_parts; i++)
+        a->slot_bytes = max(a->slot_bytes, (uint32_t)p->part[i].slab_bytes);
+}
+
+extern "C" int sequence_add_product(struct sequence *sequence, const struct matmul_args *args)
+{
+    seq_product p[2];
+    bool has[2];
+    for (uint32_t i = 0; i < args->n_parts; i++) {
+        if (args->part[i].w->type == SHARPI_TYPE_F32 || args->part[i].w->n_stack != 1)
+            return 0;
+    }
+    for (int f = 0; f < 2; f++) {
+        has[f] = fill_product(&p[f], args, f);
+        if (has[f] && !fits(&p[f], sequence->n_blocks))
+            return 0;
+    }
+    if ((!has[0] && !has[1]) || sequence->params.n_stages + has[0] + has[1] > SEQUENCE_MAX_STAGES)
+        return 0;
+    for (int f = 0; f < 2; f++) {
+        if (has[f])
+            add_product(sequence, &p[f], f);
+    }
+    return 1;
+}
+
+/* A step that only turns the last product's outputs into ACT_Q8 is done by the product itself. */
+static bool join_format(struct sequence *sequence, const match_launch *l)
+{
+    seq_params *a = &sequence->params;
+    seq_stage *last = a->n_stages ? &a->stages[a->n_stages - 1] : NULL;
+    glu_params p;
+    if (!last || !is_product(*last) || !match_glu(l, &p) || p.up || p.out || p.format != ACT_Q8)
+        return false;
+    seq_product *product = &last->product;
+    if (product->codes || product->n_parts != product->n_passes || p.width % 32 ||
+        p.width != product->part[0].n_out || (const float *)p.gate != product->part[0].out)
+        return false;
+    product->codes = p.codes;
+    product->unit_step = 2;
+    return true;
+}
+
+static bool fill_heads(seq_stage *s, const match_launch *l)
+{
+    heads_params p;
+    seq_heads *to = &s->heads;
+    uint32_t head_dim;
+    if (l->step->n_chains > SEQ_MAX_CHAINS || !match_heads(l, &p, &head_dim))
+        return false;
+    *to = {};
+    to->rows = p.rows;
+    to->n_chains = p.n_chains;
+    to->head_dim = head_dim;
+    for (uint32_t c = 0; c < p.n_chains; c++) {
+        to->chains[c] = p.chains[c];
+        to->chains[c].first_block = to->n_heads;
+        to->n_heads += p.chains[c].n_heads;
+    }
+    s->kind = SEQ_HEADS;
+    s->n_blocks = divide_up(to->n_heads * (head_dim == 64 ? 16ull : 32ull), SEQ_THREADS);
+    return true;
+}
+
+static bool fill_norms(seq_stage *s, const match_launch *l)
+{
+    if (!match_norms(l, &s->norms) ||
+        divide_up(s->norms.width, 64) * 16 > (s->norms.n_used ? 2u : 4u) * SEQ_THREADS)
+        return false;
+    s->kind = SEQ_NORMS;
+    s->n_blocks = 1;
+    return true;
+}
+
+static bool fill_glu(seq_stage *s, const match_launch *l)
+{
+    if (!match_glu(l, &s->glu))
+        return false;
+    s->kind = SEQ_GLU;
+    s->n_blocks = divide_up(divide_up(s->glu.width, 64) * 16, SEQ_THREADS);
+    return true;
+}
+
+extern "C" int sequence_add_rows(struct sequence *sequence, const struct rows_step *step,
+                                 const struct rows_batch *batch)
+{
+    const match_launch l = {step, {batch->n_rows[step->rows], 1}, 1};
+    seq_params *a = &sequence->params;
+    if (step->rows_factor != 1)
+        return 0;
+    if (join_format(sequence, &l))
+        return 1;
+    if (a->n_stages == SEQUENCE_MAX_STAGES)
+        return 0;
+    seq_stage s = {};
+    if ((!fill_norms(&s, &l) && !fill_glu(&s, &l) && !fill_heads(&s, &l)) || s.n_blocks > sequence->n_blocks)
+        return 0;
+    a->stages[a->n_stages++] = s;
+    return 1;
+}
+
+enum { SEQ_UNDER_WAY = 96 << 10 }; /* bytes of a multiprocessor's copies at a time */
+
+/* The smallest set that has all types. */
+static int choose_set(const seq_params *a)
+{
+    for (int set = 0; set < SEQ_SET_ALL; set++) {
+        bool has_all = true;
+        for (uint32_t i = 0; i < a->n_stages; i++) {
+            for (uint32_t k = 0; is_product(a->stages[i]) && k < a->stages[i].product.n_parts; k++)
+                has_all = has_all && in_set(a->stages[i].product.part[k].type, set);
+        }
+        if (has_all)
+            return set;
+    }
+    return SEQ_SET_ALL;
+}
+
+extern "C" int sequence_end(struct sequence *sequence)
+{
+    seq_params *a = &sequence->params;
+    const uint32_t shared = (uint32_t)sequence->ctx->shared_bytes, fixed = SEQ_FIXED_BYTES;
+    if (!sequence->ctx->overlap || a->slot_bytes == 0 || shared <= fixed)
+        return 0;
+    a->n_slots = (shared - fixed) / SEQ_WARPS / a->slot_bytes;
+    a->n_under_way = max(1u, (SEQ_UNDER_WAY + SEQ_WARPS * a->slot_bytes / 2) / (SEQ_WARPS * a->slot_bytes));
+    a->n_slots = min(a->n_slots, (uint32_t)SEQ_MAX_SLOTS);
+    sequence->shared_bytes = fixed + SEQ_WARPS * a->n_slots * a->slot_bytes;
+    for (uint32_t i = 0; i < a->n_stages; i++) {
+        seq_stage *s = &a->stages[i];
+        if (is_product(*s)) {
+            s->n_blocks = min(s->product.n_units / s->product.unit_step, sequence->n_blocks);
+            rotate(sequence, &s->product);
+        }
+    }
+    sequence->set = choose_set(a);
+    return a->n_slots >= 2;
+}
+
+/* ---- Host: launch */
+
+typedef void (*sequence_fn)(seq_params);
+
+static sequence_fn kernel_of(int set)
+{
+    switch (set) {
+    case SEQ_SET_Q4_0:
+        return sequence_kernel<SEQ_SET_Q4_0>;
+    case SEQ_SET_Q8_0:
+        return sequence_kernel<SEQ_SET_Q8_0>;
+    case SEQ_SET_K:
+        return sequence_kernel<SEQ_SET_K>;
+    case SEQ_SET_16_BIT:
+        return sequence_kernel<SEQ_SET_16_BIT>;
+    default:
+        return sequence_kernel<SEQ_SET_ALL>;
+    }
+}
+
+extern "C" int sequence_prepare(const struct matmul_context *ctx)
+{
+    for (int set = 0; set < SEQ_N_SETS; set++) {
+        const void *kernel = (const void *)kernel_of(set);
+        int e =
+            (int)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, ctx->shared_bytes);
+        if (!e)
+            e = (int)cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                          cudaSharedmemCarveoutMaxShared);
+        if (e)
+            return e;
+    }
+    return 0;
+}
+
+extern "C" int sequence_launch(const struct sequence *sequence, const int32_t *n_rows_dev, void *counters,
+                               cudaStream_t stream)
+{
+    seq_params params = sequence->params;
+    cudaLaunchConfig_t config = {};
+    cudaLaunchAttribute attributes[2] = {};
+    void *arguments[] = {&params};
+    params.n_rows = n_rows_dev;
+    params.counters = (uint32_t *)counters;
+    config.gridDim = dim3(sequence->n_blocks);
+    config.blockDim = dim3(SEQ_THREADS + 32);
+    config.dynamicSmemBytes = sequence->shared_bytes;
+    config.stream = stream;
+    attributes[0].id = cudaLaunchAttributeCooperative;
+    attributes[0].val.cooperative = 1;
+    attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[1].val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = attributes;
+    config.numAttrs = sequence->ctx->overlap ? 2 : 1;
+    return (int)cudaLaunchKernelExC(&config, (const void *)kernel_of(sequence->set), arguments);
+}

@@ -1,0 +1,48 @@
+/* Several launches of a step with one row as one kernel, so that weights never stop streaming.
+ *
+ * A sequence is a list of stages: dense products and row steps, one after the other as their launches would be. Its kernel
+ * has one block per multiprocessor; between stages there is a barrier of all blocks that matter, and meanwhile each warp's copies
+ * of weights run ahead into the products that follow (sequence.cu).
+ *
+ * Use: sequence_begin, sequence_add_* for each launch in order while they return 1, sequence_end, all of it arithmetic;
+ * sequence_launch in every step. The object is plain data; it may be made with made-up addresses.
+ */
+#ifndef SHARPI_BACKEND_CUDA_SEQUENCE_H
+#define SHARPI_BACKEND_CUDA_SEQUENCE_H
+
+#include "matmul.h"
+#include "rows.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SEQUENCE_MAX_STAGES 14u
+/* Device memory that all sequences of a stream share: zeroed once, zero again after every launch. */
+#define SEQUENCE_COUNTER_STRIDE 128u
+#define SEQUENCE_COUNTER_BYTES  ((SEQUENCE_MAX_STAGES + 1) * SEQUENCE_COUNTER_STRIDE)
+
+struct sequence;
+
+uint64_t sequence_bytes(void); /* sizeof(struct sequence), for the caller to allocate (16-byte aligned) */
+
+/* Sets the kernel's attributes; a cudaError_t. */
+int sequence_prepare(const struct matmul_context *ctx);
+
+void sequence_begin(struct sequence *sequence, const struct matmul_context *ctx);
+/* 1: the launch is the next stage (or stages); 0: it cannot be one, and nothing has changed. `args`: as for matmul_launch with one
+ * row; n_rows, n_rows_dev, workspace and stream are not used. */
+int sequence_add_product(struct sequence *sequence, const struct matmul_args *args);
+int sequence_add_rows(struct sequence *sequence, const struct rows_step *step,
+                      const struct rows_batch *batch);
+/* 1: it can be launched; 0: the device's multiprocessors have too little shared memory for it. */
+int sequence_end(struct sequence *sequence);
+
+/* Enqueues it for one row, or none if *n_rows_dev is 0. Returns a cudaError_t. */
+int sequence_launch(const struct sequence *sequence, const int32_t *n_rows_dev, void *counters,
+                    cudaStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

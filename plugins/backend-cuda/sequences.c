@@ -1,0 +1,59 @@
+/* Which launches are one kernel when a step has one row: runs of products and row steps over the tokens' rows.
+ *
+ * Invariant: a sequence does exactly what its launches do, in their order; with more rows they are launched one by one.
+ */
+#include "program.h"
+
+/* 1: the launch became stages of the sequence, or is nothing to do for one row; 0: it must be launched. */
+static int append(struct sequence *sequence, const struct run *one_row, const struct launch *launch)
+{
+    const struct rows_batch batch = run_rows_batch(one_row->program);
+    struct matmul_args product;
+    const struct rows_step *step;
+    if (launch->rows != SHARPI_ROWS_TOKENS)
+        return 0;
+    if (launch->kind == LAUNCH_MATMUL) {
+        product = run_product(one_row, launch);
+        return sequence_add_product(sequence, &product);
+    }
+    if (launch->kind != LAUNCH_ROWS)
+        return 0;
+    step = run_rows_step(one_row, launch);
+    return step ? sequence_add_rows(sequence, step, &batch) : 1;
+}
+
+/* The longest sequence that begins with launch `first`: the number of its launches, products among them. */
+static uint32_t gather(struct sequence *sequence, const struct run *one_row, uint32_t first,
+                       uint32_t *n_products)
+{
+    const struct sharpi_program *program = one_row->program;
+    uint32_t i = first;
+    *n_products = 0;
+    sequence_begin(sequence, program->device->matmul);
+    while (i < program->n_launches && append(sequence, one_row, &program->launches[i]))
+        *n_products += program->launches[i++].kind == LAUNCH_MATMUL;
+    return i - first;
+}
+
+int32_t sequences_make(struct sharpi_program *program, struct sharpi_error *err)
+{
+    const struct run one_row = {.program = program, .n_tokens = 1, .n_logits = 1, .n_seqs = 1};
+    struct sequence *sequence = NULL;
+    uint32_t n = 1, n_products;
+    for (uint32_t i = 0; i < program->n_launches; i += n) {
+        if (!sequence)
+            sequence = flow_alloc(&program->flow, 1, sequence_bytes(), err);
+        if (!sequence)
+            return SHARPI_ENOMEM;
+        n = gather(sequence, &one_row, i, &n_products);
+        if (n >= 2 && n_products && sequence_end(sequence)) {
+            program->launches[i].sequence = sequence;
+            program->launches[i].n_sequence = n;
+            sequence = NULL;
+        }
+        n = n ? n : 1;
+    }
+    if (sequence)
+        program->device->host->free(program->device->host, sequence);
+    return SHARPI_OK;
+}

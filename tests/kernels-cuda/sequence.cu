@@ -1,0 +1,448 @@
+/* Sequences against the launches that they stand for: the same stages on the same random memory, once one by one and once as one
+ * kernel. Everything in memory must be equal afterwards up to the order of sums, and what no stage writes exactly.
+ *
+ * The stages are a layer's: norm, q/k/v, heads, (quantize) o into the residual, norms, gate and up, down, norms.
+ */
+#include <cuda_runtime.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <sharpi/plugin/graph.h>
+
+#include "../../plugins/backend-cuda/kernels/sequence.h"
+
+int test_sequence(int bench);
+
+namespace
+{
+
+#define OK(call)                                                                                             \
+    do {                                                                                                     \
+        int e_ = (int)(call);                                                                                \
+        if (e_) {                                                                                            \
+            printf("%s:%d: %s\n", __FILE__, __LINE__, cudaGetErrorString((cudaError_t)e_));                  \
+            exit(1);                                                                                         \
+        }                                                                                                    \
+    } while (0)
+
+const uint64_t arena_bytes = 4 << 20;
+
+struct shape {
+    const char *name;
+    uint32_t width, n_ff, head_dim, n_heads, n_kv_heads;
+    int32_t type, type_v; /* of v: a product of two types */
+    int32_t activation;
+    int bias, has_rope;
+};
+
+struct layer {
+    matmul_context *ctx;
+    uint8_t *arena, *initial, *counters;
+    uint64_t used;
+    int has_bulk; /* the device can run sequences */
+    int32_t *n_rows;
+    rows_batch batch;
+    cuda_matrix q, k, v, o, gate, up, down;
+    rows_step *steps[5];
+    matmul_args products[4];
+};
+
+uint64_t random_state = 88172645463325252ull;
+
+uint32_t random_bits()
+{
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return (uint32_t)(random_state >> 16);
+}
+
+/* ---- Weights: random bits, with scales that a model could have */
+
+uint16_t half_of(float f) /* positive normal numbers of f16 */
+{
+    uint32_t u;
+    memcpy(&u, &f, 4);
+    return (uint16_t)((u >> 13) - (112 << 10));
+}
+
+void random_rows(int32_t type, uint8_t *dst, uint64_t n_in, uint64_t n_rows)
+{
+    const struct sharpi_type_info *info = sharpi_type_info(type);
+    const uint64_t n_blocks = n_in / info->block_elems * n_rows;
+    for (uint64_t b = 0; b < n_blocks; b++, dst += info->block_bytes) {
+        uint16_t d = half_of(0.0005f + 0.002f * (float)(random_bits() & 255) / 255);
+        for (uint32_t i = 0; i < info->block_bytes; i++)
+            dst[i] = (uint8_t)random_bits();
+        switch (type) {
+        case SHARPI_TYPE_BF16: /* +-2^-7 .. 2^-4 */
+            dst[1] = (uint8_t)((dst[1] & 0x80) | 0x3c);
+            break;
+        case SHARPI_TYPE_F16:
+            dst[1] = (uint8_t)((dst[1] & 0x83) | 0x24);
+            break;
+        case SHARPI_TYPE_Q6_K:
+            memcpy(dst + 208, &d, 2);
+            break;
+        case SHARPI_TYPE_Q4_K:
+        case SHARPI_TYPE_Q4_1:
+            memcpy(dst + 2, &d, 2); /* fall through */
+        default:
+            memcpy(dst, &d, 2);
+        }
+    }
+}
+
+cuda_matrix make_matrix(int32_t type, uint64_t n_in, uint64_t n_out)
+{
+    cuda_matrix m;
+    struct sharpi_error err = SHARPI_ERROR_INIT;
+    const uint64_t file_bytes = sharpi_row_bytes(type, n_in) * n_out;
+    uint8_t *file = (uint8_t *)malloc(file_bytes), *staging, *device;
+    random_rows(type, file, n_in, n_out);
+    OK(cudaMalloc(&staging, file_bytes + 16));
+    OK(cudaMalloc(&device, matrix_device_bytes(type, n_in, n_out, 1)));
+    OK(cudaMemcpy(staging, file, file_bytes, cudaMemcpyHostToDevice));
+    OK(matrix_init(&m, type, n_in, n_out, 1, device, &err));
+    OK(matrix_repack(&m, 0, staging, 0, n_out, 0));
+    OK(cudaDeviceSynchronize());
+    cudaFree(staging);
+    free(file);
+    return m;
+}
+
+/* ---- Memory: one arena of small floats */
+
+void *take(layer *l, uint64_t n_bytes)
+{
+    uint8_t *p = l->arena + l->used;
+    l->used += (n_bytes + 255) / 256 * 256;
+    if (l->used > arena_bytes) {
+        printf("sequence: the arena is too small\n");
+        exit(1);
+    }
+    return p;
+}
+
+row_operand take_row(layer *l, uint64_t n_bytes)
+{
+    row_operand r = {};
+    r.base = take(l, n_bytes);
+    r.stride = (uint32_t)((n_bytes + 63) / 64 * 64);
+    return r;
+}
+
+/* ---- Stages */
+
+row_op op_of(int kind, uint32_t width, row_operand in, row_operand out)
+{
+    row_op op = {};
+    op.kind = kind;
+    op.width = width;
+    op.in[0] = in;
+    op.out = out;
+    op.scale = 1.0f;
+    op.eps = 1e-6f;
+    return op;
+}
+
+row_op norm_of(layer *l, uint32_t width, uint32_t group, row_operand in, row_operand out)
+{
+    row_op op = op_of(ROW_RMS_NORM, width, in, out);
+    op.group = group;
+    op.vector = (const float *)take(l, (group ? group : width) * 4);
+    return op;
+}
+
+row_op format_of(uint32_t width, row_operand in, row_operand out)
+{
+    row_op op = op_of(ROW_QUANTIZE, width, in, out);
+    op.format = ACT_Q8;
+    return op;
+}
+
+rows_step *make_step(const rows_chain *chains, uint32_t n)
+{
+    struct sharpi_error err = SHARPI_ERROR_INIT;
+    rows_step *step = (rows_step *)malloc(rows_step_bytes());
+    if (rows_step_init(step, chains, n, SHARPI_ROWS_TOKENS, 1, &err)) {
+        printf("sequence: %s\n", err.text);
+        exit(1);
+    }
+    return step;
+}
+
+matmul_args product_of(layer *l, const row_operand *f32, const row_operand *q8)
+{
+    matmul_args a = {};
+    a.ctx = l->ctx;
+    a.n_rows = 1;
+    a.n_rows_dev = l->n_rows;
+    a.act[ACT_F32] = f32->base;
+    a.act[ACT_Q8] = q8->base;
+    a.act_stride[ACT_F32] = f32->stride;
+    a.act_stride[ACT_Q8] = q8->stride;
+    return a;
+}
+
+void add_part(layer *l, matmul_args *a, const cuda_matrix *w, row_operand out, int bias, int32_t epilogue)
+{
+    matmul_part *p = &a->part[a->n_parts++];
+    p->w = w;
+    p->out = (float *)out.base;
+    p->out_stride = out.stride / 4;
+    p->bias = bias ? (const float *)take(l, w->n_out * 4) : NULL;
+    p->epilogue = epilogue;
+}
+
+/* residual += norm(in); x = norm(residual), also as codes. */
+rows_step *make_norms(layer *l, uint32_t width, row_operand in, row_operand residual, row_operand x,
+                      row_operand codes)
+{
+    row_operand local = {};
+    local.local = 1;
+    row_op ops[4] = {norm_of(l, width, 0, in, local), op_of(ROW_ADD, width, local, residual),
+                     norm_of(l, width, 0, residual, x), format_of(width, x, codes)};
+    ops[1].in[1] = residual;
+    rows_chain chain = {ops, 4};
+    return make_step(&chain, 1);
+}
+
+rows_step *make_heads(layer *l, const shape *s, row_operand q, row_operand k)
+{
+    row_operand table = take_row(l, s->head_dim * 4);
+    row_op ops[4] = {norm_of(l, s->n_heads * s->head_dim, s->head_dim, q, q),
+                     op_of(ROW_ROPE, s->n_heads * s->head_dim, q, q),
+                     norm_of(l, s->n_kv_heads * s->head_dim, s->head_dim, k, k),
+                     op_of(ROW_ROPE, s->n_kv_heads * s->head_dim, k, k)};
+    for (int i = 1; i < 4; i += 2) {
+        ops[i].in[1] = table;
+        ops[i].group = ops[i].n_rot = s->head_dim;
+        ops[i].rope_mode = SHARPI_ROPE_NEOX;
+    }
+    rows_chain chains[2] = {{ops, s->has_rope ? 2u : 1u}, {ops + 2, s->has_rope ? 2u : 1u}};
+    return make_step(chains, 2);
+}
+
+void make_layer(layer *l, const shape *s)
+{
+    const uint32_t d = s->width, wide = s->n_heads * s->head_dim, kv = s->n_kv_heads * s->head_dim;
+    row_operand residual = take_row(l, d * 4), made = take_row(l, d * 4), x = take_row(l, d * 4),
+                codes = take_row(l, act_row_bytes(ACT_Q8, d)), q = take_row(l, wide * 4),
+                k = take_row(l, kv * 4), v = take_row(l, kv * 4),
+                q_codes = take_row(l, act_row_bytes(ACT_Q8, wide)), hidden = take_row(l, s->n_ff * 4),
+                hidden_codes = take_row(l, act_row_bytes(ACT_Q8, s->n_ff));
+    row_op quantize = format_of(wide, q, q_codes), quantize_hidden = format_of(s->n_ff, hidden, hidden_codes);
+    rows_chain one = {&quantize, 1}, two = {&quantize_hidden, 1};
+    l->q = make_matrix(s->type, d, wide);
+    l->k = make_matrix(s->type, d, kv);
+    l->v = make_matrix(s->type_v, d, kv);
+    l->o = make_matrix(s->type, wide, d);
+    l->gate = make_matrix(s->type, d, s->n_ff);
+    l->up = make_matrix(s->type, d, s->n_ff);
+    l->down = make_matrix(s->type_v, s->n_ff, d);
+    l->steps[0] = make_norms(l, d, made, residual, x, codes);
+    l->products[0] = product_of(l, &x, &codes);
+    add_part(l, &l->products[0], &l->q, q, s->bias, MATMUL_STORE);
+    add_part(l, &l->products[0], &l->k, k, s->bias, MATMUL_STORE);
+    add_part(l, &l->products[0], &l->v, v, 0, MATMUL_STORE);
+    l->steps[1] = make_heads(l, s, q, k);
+    l->steps[2] = make_step(&one, 1);
+    l->products[1] = product_of(l, &q, &q_codes);
+    add_part(l, &l->products[1], &l->o, residual, 0, MATMUL_ADD);
+    l->steps[3] = make_norms(l, d, made, residual, x, codes);
+    l->products[2] = product_of(l, &x, &codes);
+    add_part(l, &l->products[2], &l->gate, hidden, s->bias, MATMUL_STORE);
+    add_part(l, &l->products[2], &l->up, hidden, s->bias, MATMUL_STORE);
+    l->products[2].glu = s->activation;
+    l->steps[4] = make_step(&two, 1);
+    l->products[3] = product_of(l, &hidden, &hidden_codes);
+    add_part(l, &l->products[3], &l->down, made, 0, MATMUL_STORE);
+}
+
+/* In order: steps 0, products 0, steps 1 .. */
+enum { N_LAUNCHES = 9 };
+const int launches[N_LAUNCHES] = {0, ~0, 1, 2, ~1, 3, ~2, 4, ~3};
+
+void launch_one_by_one(const layer *l)
+{
+    for (int i = 0; i < N_LAUNCHES; i++) {
+        if (launches[i] < 0)
+            OK(matmul_launch(&l->products[~launches[i]]));
+        else
+            OK(rows_step_launch(l->steps[launches[i]], &l->batch, 1, 132, 0, 0));
+    }
+}
+
+sequence *make_sequence(const layer *l)
+{
+    sequence *s = (sequence *)malloc(sequence_bytes());
+    int ok = 1;
+    sequence_begin(s, l->ctx);
+    for (int i = 0; i < N_LAUNCHES; i++)
+        ok &= launches[i] < 0 ? sequence_add_product(s, &l->products[~launches[i]])
+                              : sequence_add_rows(s, l->steps[launches[i]], &l->batch);
+    if (ok && sequence_end(s))
+        return s;
+    free(s);
+    return NULL;
+}
+
+/* ---- Comparing */
+
+void begin(layer *l, int32_t n_rows)
+{
+    OK(cudaMemcpy(l->arena, l->initial, arena_bytes, cudaMemcpyHostToDevice));
+    OK(cudaMemcpy(l->n_rows, &n_rows, 4, cudaMemcpyHostToDevice));
+}
+
+float *finish(const layer *l)
+{
+    float *copy = (float *)malloc(arena_bytes);
+    OK(cudaDeviceSynchronize());
+    OK(cudaMemcpy(copy, l->arena, arena_bytes, cudaMemcpyDeviceToHost));
+    return copy;
+}
+
+/* Words that differ by more than rounding does. Codes are words of four bytes that may differ by one. */
+uint64_t count_different(const float *a, const float *b)
+{
+    uint64_t n = 0;
+    for (uint64_t i = 0; i < arena_bytes / 4; i++) {
+        const int8_t *x = (const int8_t *)(a + i), *y = (const int8_t *)(b + i);
+        int bytes = 1;
+        for (int k = 0; k < 4; k++)
+            bytes &= abs(x[k] - y[k]) <= 1;
+        n += !bytes && !(fabsf(a[i] - b[i]) <= 2e-2f * (1.0f + fabsf(a[i])));
+    }
+    return n;
+}
+
+int check_equal(layer *l, sequence *s)
+{
+    float *want, *got, *again;
+    int bad;
+    begin(l, 1);
+    launch_one_by_one(l);
+    want = finish(l);
+    begin(l, 1);
+    OK(sequence_launch(s, l->n_rows, l->counters, 0));
+    got = finish(l);
+    bad = count_different(want, got) != 0;
+    if (bad)
+        printf("  %llu of %llu words differ\n", (unsigned long long)count_different(want, got),
+               (unsigned long long)(l->used / 4));
+    bad |= memcmp(want, l->initial, arena_bytes) == 0;
+    for (int i = 0; i < 50; i++) {
+        begin(l, 1);
+        OK(sequence_launch(s, l->n_rows, l->counters, 0));
+        again = finish(l);
+        if (memcmp(again, got, arena_bytes)) {
+            printf("  run %d gives other bits\n", i);
+            bad = 1;
+        }
+        free(again);
+    }
+    free(want);
+    free(got);
+    return bad;
+}
+
+int check_no_rows(layer *l, sequence *s)
+{
+    float *got;
+    int bad;
+    begin(l, 0);
+    OK(sequence_launch(s, l->n_rows, l->counters, 0));
+    got = finish(l);
+    bad = memcmp(got, l->initial, arena_bytes) != 0;
+    if (bad)
+        printf("  something is written for no rows\n");
+    free(got);
+    return bad;
+}
+
+/* Many launches in a row, as in a step: counters must be zero whenever one begins. */
+int check_counters(layer *l, sequence *s)
+{
+    uint8_t counters[SEQUENCE_COUNTER_BYTES];
+    int bad = 0;
+    begin(l, 1);
+    for (int i = 0; i < 200; i++)
+        OK(sequence_launch(s, l->n_rows, l->counters, 0));
+    OK(cudaDeviceSynchronize());
+    OK(cudaMemcpy(counters, l->counters, sizeof counters, cudaMemcpyDeviceToHost));
+    for (uint32_t i = 0; i < sizeof counters; i++)
+        bad |= counters[i] != 0;
+    if (bad)
+        printf("  counters are left\n");
+    return bad;
+}
+
+void free_layer(layer *l)
+{
+    const cuda_matrix *m[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
+    for (const cuda_matrix *w : m)
+        cudaFree((void *)w->data);
+    for (rows_step *step : l->steps)
+        free(step);
+}
+
+int check_shape(layer *l, const shape *s)
+{
+    sequence *made;
+    int bad = 0;
+    l->used = 0;
+    make_layer(l, s);
+    made = make_sequence(l);
+    if (made)
+        bad = check_equal(l, made) | check_no_rows(l, made) | check_counters(l, made);
+    bad |= !made && l->has_bulk;
+    printf("sequence %s: %s\n", s->name, bad ? "FAILED" : made ? "ok" : "not on this device");
+    free(made);
+    free_layer(l);
+    return bad;
+}
+
+int make_world(layer *l)
+{
+    struct sharpi_error err = SHARPI_ERROR_INIT;
+    l->initial = (uint8_t *)malloc(arena_bytes);
+    for (uint64_t i = 0; i < arena_bytes / 4; i++)
+        ((float *)l->initial)[i] = (float)(int32_t)(random_bits() << 8) / 0x1p31f;
+    OK(cudaDeviceGetAttribute(&l->has_bulk, cudaDevAttrComputeCapabilityMajor, 0));
+    l->has_bulk = l->has_bulk >= 9;
+    OK(cudaMalloc(&l->arena, arena_bytes));
+    OK(cudaMalloc(&l->counters, SEQUENCE_COUNTER_BYTES));
+    OK(cudaMemset(l->counters, 0, SEQUENCE_COUNTER_BYTES));
+    OK(cudaMalloc(&l->n_rows, 4));
+    l->batch.n_rows[0] = l->batch.n_rows[1] = l->n_rows;
+    if (matmul_context_create(&l->ctx, 0, 0, NULL, &err) == SHARPI_OK)
+        return 0;
+    printf("sequence: %s\n", err.text);
+    return 1;
+}
+
+} // namespace
+
+int test_sequence(int bench)
+{
+    static const shape shapes[] = {
+        {"q4_0", 3840, 15360, 256, 16, 8, SHARPI_TYPE_Q4_0, SHARPI_TYPE_Q4_0, SHARPI_ACT_GELU_TANH, 0, 1},
+        {"q4_k q6_k", 2048, 6144, 128, 32, 4, SHARPI_TYPE_Q4_K, SHARPI_TYPE_Q6_K, SHARPI_ACT_SILU, 1, 1},
+        {"q8_0", 2560, 10240, 256, 8, 2, SHARPI_TYPE_Q8_0, SHARPI_TYPE_Q8_0, SHARPI_ACT_GELU_TANH, 0, 0},
+        {"bf16", 1024, 3072, 64, 16, 8, SHARPI_TYPE_BF16, SHARPI_TYPE_F16, SHARPI_ACT_SILU, 1, 1},
+        {"16-bit and quantized", 1024, 3072, 64, 16, 8, SHARPI_TYPE_Q8_0, SHARPI_TYPE_BF16, SHARPI_ACT_SILU,
+         0, 1},
+        {"one block's worth", 64, 96, 64, 2, 1, SHARPI_TYPE_Q8_0, SHARPI_TYPE_Q4_1, SHARPI_ACT_SILU, 0, 1},
+        {"odd widths", 352, 1056, 128, 3, 1, SHARPI_TYPE_Q4_0, SHARPI_TYPE_Q8_0, SHARPI_ACT_GELU_ERF, 1, 1},
+    };
+    layer l = {};
+    int bad = make_world(&l);
+    (void)bench;
+    for (const shape &s : shapes)
+        bad |= !bad && check_shape(&l, &s);
+    return bad;
+}
