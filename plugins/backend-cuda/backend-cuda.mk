@@ -21,7 +21,9 @@ cuda_matmul_sources = \
 	plugins/backend-cuda/kernels/matmul-tile-other.cu \
 	plugins/backend-cuda/kernels/matmul-tile.cu \
 	plugins/backend-cuda/kernels/matmul-tile.cuh \
+	plugins/backend-cuda/kernels/matmul-unpack.cuh \
 	plugins/backend-cuda/kernels/matmul-wgmma.cuh \
+	plugins/backend-cuda/kernels/matmul-wide.cu \
 	plugins/backend-cuda/kernels/matmul-wide.cuh \
 	plugins/backend-cuda/kernels/matmul.c \
 	plugins/backend-cuda/kernels/matmul.h \

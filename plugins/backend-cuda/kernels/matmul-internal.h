@@ -11,7 +11,10 @@ struct matmul_context {
     int device, n_sms, overlap; /* overlap: programmatic dependent launch works */
     int shared_bytes;           /* most dynamic shared memory of a block */
     int gemv_blocks; /* per SM, of a launch with few rows: one leaves no room for the next launch to begin early */
-    int has_wide, wide;       /* the tile kernels on wgmma can be used */
+    int has_wide, wide;   /* the tile kernels on wgmma can be used */
+    int wide_clusters[9]; /* by blocks of a cluster: how many clusters run at once */
+    uint32_t wide_groups,
+        wide_split;           /* 0, or what wide launches use instead of what they would choose (tests) */
     struct matmul_blas *blas; /* or NULL */
 };
 

@@ -513,6 +513,8 @@ struct tile_kernels {
         }                                                                                                    \
     }
 
+void tile_count_rows(struct tile_params *a, uint32_t per_tile);
+
 const struct tile_kernels *tile_kernels_4bit(int32_t type);
 const struct tile_kernels *tile_kernels_k(int32_t type);
 const struct tile_kernels *tile_kernels_other(int32_t type);
