@@ -6,7 +6,7 @@
 #include "matmul-decode.cuh"
 #include "matmul-internal.h"
 
-enum { LARGE_PIECE = 64 << 20, LARGE_ROWS = 112 };
+enum { LARGE_PIECE = 64 << 20, LARGE_ROWS = 112, LARGE_ROWS_WIDE = 385 };
 
 struct expand_params {
     const uint8_t *groups; /* the first group */
@@ -112,19 +112,25 @@ static int expand_launch(const struct matmul_context *ctx, const struct cuda_mat
 
 /* ---- Host ---- */
 
+/* From how many rows on dequantizing first is faster than tiles, as measured on an H200; on others it is not known. */
+static uint32_t large_rows(const struct matmul_context *ctx)
+{
+    return ctx->wide ? (uint32_t)LARGE_ROWS_WIDE : (uint32_t)LARGE_ROWS;
+}
+
 extern "C" int matmul_large_is_better(const struct matmul_context *ctx, const struct cuda_matrix *m,
                                       uint32_t n_rows)
 {
     if (!ctx->blas)
         return 0;
-    return m->type == SHARPI_TYPE_F32 ? n_rows > MATMUL_GEMV_ROWS : n_rows >= LARGE_ROWS;
+    return m->type == SHARPI_TYPE_F32 ? n_rows > MATMUL_GEMV_ROWS : n_rows >= large_rows(ctx);
 }
 
 extern "C" uint64_t matmul_large_workspace_bytes(const struct matmul_context *ctx, uint32_t n_rows)
 {
     if (!ctx->blas || n_rows <= MATMUL_GEMV_ROWS)
         return 0;
-    return MATMUL_BLAS_WORKSPACE + (n_rows >= LARGE_ROWS ? (uint64_t)LARGE_PIECE : 0);
+    return MATMUL_BLAS_WORKSPACE + (n_rows >= large_rows(ctx) ? (uint64_t)LARGE_PIECE : 0);
 }
 
 static int run_blas(const struct matmul_args *args, const struct matmul_part *part, const void *w,
