@@ -451,8 +451,8 @@ int check_type(const bench_context *b, int32_t type, uint32_t min_rows, uint32_t
 {
     static const uint64_t sizes[][2] = {{4096, 176}, {32, 1},   {96, 17},  {2880, 40},
                                         {1536, 100}, {256, 33}, {100, 50}, {800, 2100}};
-    static const uint32_t rows[][2] = {{1, 1},   {2, 2},   {4, 3},     {8, 5},     {8, 8},    {16, 9},
-                                       {32, 32}, {64, 50}, {128, 128}, {300, 300}, {512, 300}};
+    static const uint32_t rows[][2] = {{1, 1},   {2, 2},   {4, 3},     {8, 5},     {8, 8},     {16, 9},
+                                       {32, 32}, {64, 50}, {128, 128}, {300, 300}, {512, 300}, {600, 555}};
     int fail = 0;
     double worst_few = 0, worst_many = 0;
 
@@ -482,6 +482,91 @@ int check_type(const bench_context *b, int32_t type, uint32_t min_rows, uint32_t
     printf("%-7s %s  worst error: %.1e up to 8 rows, %.1e beyond\n", sharpi_type_info(type)->name,
            fail ? "FAIL" : "ok  ", worst_few, worst_many);
     return fail;
+}
+
+/* Every number of rows around the sizes of tiles, and matrices that take several rounds of blocks. */
+int check_tiles(const bench_context *b, int32_t type, uint32_t max_rows)
+{
+    static const uint32_t rows[] = {9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 127, 128};
+    int fail = 0;
+    double worst = 0;
+
+    if (!wanted(type) || type == SHARPI_TYPE_F32)
+        return 0;
+    for (uint32_t r : rows) {
+        if (r > max_rows || (getenv("MATMUL_SMALL") && r > 33))
+            continue;
+        fail += check_product(b, {type, -1, whole_blocks(type, 1056), 85, r, r, MATMUL_ADD, 1, 0}, &worst);
+        fail += check_product(
+            b,
+            {type, type, whole_blocks(type, 1800), 150, r, r, MATMUL_STORE, 1, r & 1 ? SHARPI_ACT_SILU : 0},
+            &worst);
+    }
+    for (uint32_t r : {24u, 64u, 128u}) {
+        if (r > max_rows || getenv("MATMUL_SMALL"))
+            continue;
+        fail += check_product(b, {type, type, 512, 20000, r, r, MATMUL_STORE, 0, SHARPI_ACT_SILU}, &worst);
+        fail += check_product(b, {type, -1, 512, 40001, r, r, MATMUL_STORE, 1, 0}, &worst);
+    }
+    printf("%-7s tiles %s, worst error %.1e\n", sharpi_type_info(type)->name, fail ? "FAIL" : "ok", worst);
+    return fail;
+}
+
+/* Every way to cut a product into blocks that there is on wgmma. */
+int check_cuts(const bench_context *b)
+{
+    int fail = 0;
+    double worst = 0;
+    for (uint32_t groups = 4; groups <= 16; groups += 4) {
+        for (uint32_t split = 1; split <= 8; split++) {
+            b->ctx->wide_groups = groups;
+            b->ctx->wide_split = split;
+            for (uint32_t r : {16u, 60u}) {
+                fail += check_product(
+                    b, {SHARPI_TYPE_Q4_K, SHARPI_TYPE_Q4_K, 2304, 1000, r, r, MATMUL_STORE, 1, 0}, &worst);
+                fail += check_product(b,
+                                      {SHARPI_TYPE_Q4_0, SHARPI_TYPE_Q4_0, 2080, 130, r, r - 3, MATMUL_STORE,
+                                       1, SHARPI_ACT_SILU},
+                                      &worst);
+            }
+        }
+    }
+    b->ctx->wide_groups = b->ctx->wide_split = 0;
+    printf("cuts %s, worst error %.1e\n", fail ? "FAIL" : "ok", worst);
+    return fail;
+}
+
+/* Two runs of a product give the same bits. */
+int check_same(const bench_context *b, int32_t type, uint32_t rows)
+{
+    const uint64_t n_in = 4096, n_out = 1000, n = n_out * rows;
+    float *x = (float *)malloc(rows * n_in * 4), *x_dev = random_device(rows * n_in, x), *host[2];
+    weight w = weight_make(type, n_in, n_out, 1);
+    matmul_args args = {};
+    int fail = 0;
+
+    args.ctx = b->ctx;
+    args.n_parts = 1;
+    args.n_rows = rows;
+    args.workspace = b->workspace;
+    args.workspace_bytes = b->workspace_bytes;
+    enum act_format f = matmul_act_format(&w.m, rows);
+    args.act[f] = activations(f, x_dev, n_in, rows, &args.act_stride[f]);
+    for (int i = 0; i < 2; i++) {
+        guarded out = guarded_make(n);
+        host[i] = (float *)malloc(n * 4);
+        args.part[0] = {&w.m, NULL, out.data, n_out, MATMUL_STORE};
+        OK(matmul_launch(&args));
+        fail += guarded_take(&out, host[i]);
+    }
+    fail += memcmp(host[0], host[1], n * 4) != 0;
+    if (fail)
+        printf("FAIL %s, %u rows: two runs differ\n", sharpi_type_info(type)->name, rows);
+    weight_free(&w);
+    cudaFree((void *)args.act[f]);
+    cudaFree(x_dev);
+    free(x), free(host[0]), free(host[1]);
+    return fail != 0;
 }
 
 int check_mixed(const bench_context *b, uint32_t min_rows, uint32_t max_rows)
@@ -931,8 +1016,16 @@ int test_matmul(int bench)
     for (int v = 0; v < (max_rows <= MATMUL_GEMV_ROWS ? 1 : 3); v++) {
         printf("-- %s\n", variants[v]);
         set_variant(b.ctx, &whole, v);
-        for (int i = 0; i < n_types; i++)
+        for (int i = 0; i < n_types; i++) {
             fail += check_type(&b, all_types[i], v ? 9 : min_rows, max_rows);
+            if (v != 1)
+                fail += check_tiles(&b, all_types[i], max_rows);
+        }
+        if (b.ctx->wide && v == 0 && max_rows >= 64)
+            fail += check_cuts(&b);
+        for (uint32_t r : {5u, 20u, 64u, 128u})
+            if (r >= min_rows && r <= max_rows)
+                fail += check_same(&b, SHARPI_TYPE_Q4_0, r) + check_same(&b, SHARPI_TYPE_Q6_K, r);
         fail += check_mixed(&b, v ? 9 : min_rows, max_rows);
         fail += check_mixtures(&b);
     }
