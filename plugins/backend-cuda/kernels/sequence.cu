@@ -17,6 +17,8 @@
  * Counters are zero before and after every launch: a block counts itself out after its last wait, and the last one out clears all
  * of them (by then nobody waits any more, and everybody that counts has been counted: the last stage's blocks waited for it).
  * Nothing depends on how many rows there are; with none, nothing is stored.
+ *
+ * Compute capability 9.0 and later (bulk copies); elsewhere sequence_end says no, and the kernel is never launched.
  */
 #include "sequence-product.cuh"
 
@@ -206,7 +208,6 @@ template <int SET>
 static __global__ void __launch_bounds__(SEQ_THREADS + 32, 1)
     sequence_kernel(const __grid_constant__ seq_params a)
 {
-#if __CUDA_ARCH__ >= 900
     extern __shared__ __align__(128) uint8_t memory[];
     seq_shared *shared = (seq_shared *)memory;
     const bool fills = threadIdx.x >= SEQ_THREADS;
@@ -227,7 +228,9 @@ static __global__ void __launch_bounds__(SEQ_THREADS + 32, 1)
             barrier_init(ring.full + i, 1);
             barrier_init(ring.empty + i, 1);
         }
+#if __CUDA_ARCH__ >= 900
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#endif
     }
     __syncthreads();
     if (fills) {
@@ -236,7 +239,6 @@ static __global__ void __launch_bounds__(SEQ_THREADS + 32, 1)
     }
     launch_wait();
     run_stages<SET>(a, shared, ring);
-#endif
 }
 
 /* ---- Host: stages */
