@@ -28,6 +28,8 @@ void common_init(struct common *c)
         {"chunk", 0, OPTION_UINT, "N", "most tokens in a step (default: 512, more where a GPU has room)",
          &c->chunk, NULL},
         {"headroom", 0, OPTION_UINT, "N", "positions a ring keeps beyond its window", &c->headroom, NULL},
+        {"kv-pool", 0, OPTION_STRING, "N", "positions that parallel sequences share (each has its context)",
+         &c->kv_pool, NULL},
         {"kv", 0, OPTION_STRING, "FORMAT", "KV cache format: f32, f16, bf16, q8_0 ...", &c->kv, NULL},
         {"kv-global", 0, OPTION_STRING, "FORMAT", "the same for layers without window", &c->kv_global, NULL},
         {"kv-swa", 0, OPTION_STRING, "FORMAT", "the same for sliding-window layers", &c->kv_swa, NULL},
@@ -150,6 +152,7 @@ static int32_t add_settings(struct overrides *o, const struct common *common, st
         (status = add_setting(o, "memory-limit", common->memory_limit, err)) ||
         (status = add_setting(o, "plan", common->plan, err)) ||
         (status = add_setting(o, "gpu-layers", common->gpu_layers, err)) ||
+        (status = add_setting(o, "kv-pool", common->kv_pool, err)) ||
         (status = add_setting(o, "n-cpu-moe", common->n_cpu_moe, err)) ||
         (status = add_setting(o, "cpu-moe", common->cpu_moe ? "true" : NULL, err)))
         return status;

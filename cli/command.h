@@ -32,8 +32,9 @@ struct common {
     uint32_t verbose, quiet;
 
     const char *model, *kv, *kv_global, *kv_swa, *backend;
-    const char *reserve, *memory_limit, *plan, *gpu_layers, *n_cpu_moe; /* settings of section model, */
-    uint32_t cpu_moe;                                                   /* and these two */
+    const char *reserve, *memory_limit, *plan, *gpu_layers, *n_cpu_moe,
+        *kv_pool;     /* settings of section model, */
+    uint32_t cpu_moe; /* and these two */
     struct option_list devices;
     uint32_t context, threads, chunk, headroom, no_repack, full_cache;
 

@@ -34,8 +34,8 @@ int32_t sharpi_kv_layout_init(struct sharpi_kv_layout *layout, const struct shar
     if (!class_of || !layout->layers)
         status = sharpi_fail(err, SHARPI_ENOMEM, "no memory for %u layers", desc->n_layers);
     else
-        status = sharpi_kv_classes(desc, shape->context, shape->headroom, shape->max_seqs, &layout->classes,
-                                   &layout->n_classes, class_of, err);
+        status = sharpi_kv_classes(desc, shape->context, shape->headroom, shape->max_seqs, shape->pool,
+                                   &layout->classes, &layout->n_classes, class_of, err);
     if (status) {
         sharpi_kv_layout_finish(layout);
     } else {

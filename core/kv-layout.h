@@ -20,6 +20,7 @@ struct sharpi_kv_formats {
 struct sharpi_kv_shape {
     uint32_t context, headroom; /* headroom = context: no rings */
     uint32_t max_seqs;
+    uint32_t pool; /* positions of all sequences together; 0: each has a whole context */
 };
 
 struct sharpi_kv_layout {

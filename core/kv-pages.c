@@ -13,9 +13,19 @@ uint32_t sharpi_kv_ring(uint32_t context, uint32_t window, uint32_t headroom)
     return (uint32_t)ring;
 }
 
+/* A sequence of any length must be able to run alone. */
+static uint64_t pages_of_class(uint32_t ring_pages, uint32_t max_seqs, uint32_t pool)
+{
+    const uint64_t all = (uint64_t)ring_pages * max_seqs;
+    const uint64_t wanted = ((uint64_t)pool + SHARPI_KV_PAGE - 1) / SHARPI_KV_PAGE;
+    if (!pool || wanted >= all)
+        return all;
+    return wanted < ring_pages ? ring_pages : wanted;
+}
+
 int32_t sharpi_kv_classes(const struct sharpi_model_desc *desc, uint32_t context, uint32_t headroom,
-                          uint32_t max_seqs, struct sharpi_kv_class **classes, uint32_t *n_classes,
-                          uint32_t *class_of, struct sharpi_error *err)
+                          uint32_t max_seqs, uint32_t pool, struct sharpi_kv_class **classes,
+                          uint32_t *n_classes, uint32_t *class_of, struct sharpi_error *err)
 {
     struct sharpi_kv_class *list = calloc(desc->n_layers, sizeof *list);
     uint32_t layer, c, n = 0;
@@ -31,7 +41,7 @@ int32_t sharpi_kv_classes(const struct sharpi_model_desc *desc, uint32_t context
             ;
         if (c == n) {
             uint32_t ring = sharpi_kv_ring(context, l->window, headroom);
-            uint64_t n_pages = (uint64_t)(ring / SHARPI_KV_PAGE) * max_seqs;
+            uint64_t n_pages = pages_of_class(ring / SHARPI_KV_PAGE, max_seqs, pool);
             if (n_pages > INT32_MAX) {
                 free(list);
                 return sharpi_fail(err, SHARPI_EINVAL, "a context of %u for %u sequences is too much",

@@ -25,10 +25,12 @@ struct sharpi_kv_class {
 uint32_t sharpi_kv_ring(uint32_t context, uint32_t window, uint32_t headroom);
 
 /* Groups the layers that have storage of their own into classes, one per distinct window, in the order of appearance.
- * class_of[layer] gets the class (of the source for layers that borrow). *classes is new: free() it. */
+ * class_of[layer] gets the class (of the source for layers that borrow). *classes is new: free() it. Pages are for `pool`
+ * positions of all max_seqs sequences together, for one whole ring at least and a ring for each at most; pool = 0: a ring for
+ * each. */
 int32_t sharpi_kv_classes(const struct sharpi_model_desc *desc, uint32_t context, uint32_t headroom,
-                          uint32_t max_seqs, struct sharpi_kv_class **classes, uint32_t *n_classes,
-                          uint32_t *class_of, struct sharpi_error *err);
+                          uint32_t max_seqs, uint32_t pool, struct sharpi_kv_class **classes,
+                          uint32_t *n_classes, uint32_t *class_of, struct sharpi_error *err);
 
 struct sharpi_kv_pages;
 struct sharpi_kv_seq;

@@ -153,7 +153,7 @@ static int32_t lay_out_cache(struct sharpi_model *model, const struct sharpi_pla
                              uint32_t context, struct sharpi_error *err)
 {
     const struct sharpi_kv_shape shape = {context, request->full_cache ? context : request->headroom,
-                                          request->max_seqs};
+                                          request->max_seqs, request->pool};
     struct sharpi_kv_layout layout;
     int32_t status = sharpi_kv_layout_init(&layout, request->desc, &request->formats, &shape, err);
     if (status)

@@ -35,6 +35,7 @@ static int32_t choose_sizes(struct sharpi_planning *planning, const struct sharp
     struct sharpi_plan_request *r = &planning->request;
     uint32_t most;
     r->max_seqs = sharpi_choose_uint(options->max_sessions, model, "max-sessions", 1);
+    r->pool = planning->saved ? planning->saved->pool : sharpi_choose_uint(0, model, "kv-pool", 0);
     r->context = sharpi_choose_uint(options->context, model, "context", 0);
     r->chunk = sharpi_choose_uint(options->chunk, model, "chunk", 0);
     planning->chunk_is_free = !r->chunk && r->desc->mask_known;
@@ -117,7 +118,7 @@ static int32_t list_formats(struct sharpi_planning *planning, const struct sharp
 
 static int32_t check_formats(const struct sharpi_plan_request *r, struct sharpi_error *err)
 {
-    const struct sharpi_kv_shape shape = {1, 1, 1};
+    const struct sharpi_kv_shape shape = {1, 1, 1, 0};
     struct sharpi_kv_layout layout;
     int32_t status = sharpi_kv_layout_init(&layout, r->desc, &r->formats, &shape, err);
     if (!status)
@@ -150,13 +151,15 @@ static int32_t take_saved(const struct sharpi_model *model, const struct sharpi_
                            model->desc.context_length);
     if (differs(options->context, saved->context) || differs(options->chunk, saved->chunk) ||
         differs(options->headroom, saved->headroom) || differs(options->max_sessions, saved->max_seqs) ||
+        differs(sharpi_choose_uint(0, model, "kv-pool", 0), saved->pool) ||
         other(options->kv_global ? options->kv_global : options->kv, saved->kv_global) ||
         other(options->kv_swa ? options->kv_swa : options->kv, saved->kv_swa))
         return sharpi_fail(
             err, SHARPI_EINVAL,
-            "the saved plan has a context of %u, chunk %u, headroom %u, %u sequences, kv %s and "
+            "the saved plan has a context of %u, chunk %u, headroom %u, %u sequences, kv-pool %u, kv %s and "
             "%s with windows: leave options that say otherwise away, or make a new plan",
-            saved->context, saved->chunk, saved->headroom, saved->max_seqs, saved->kv_global, saved->kv_swa);
+            saved->context, saved->chunk, saved->headroom, saved->max_seqs, saved->pool, saved->kv_global,
+            saved->kv_swa);
     options->context = saved->context;
     options->chunk = saved->chunk;
     options->headroom = saved->headroom;

@@ -74,19 +74,19 @@ int32_t sharpi_plan_json(const struct sharpi_plan *plan, char **out, struct shar
         json_array_append_new(classes, class_json(&plan->classes[i]));
     for (uint32_t i = 0; i < plan->n_parts; i++)
         json_array_append_new(devices, part_json(plan, &plan->parts[i]));
-    root = json_pack(
-        "{s:i, s:{s:o, s:o, s:o, s:I, s:I, s:o}, s:I, s:s, s:I, s:I, s:I, s:b, s:{s:s, s:s}, s:o, s:o, s:o, "
-        "s:o, s:o, s:o, s:o}",
-        "sharpi_plan", PLAN_VERSION, "model", "name", string_json(plan->model_name), "arch",
-        string_json(plan->model_arch), "path", string_json(plan->model_path), "layers",
-        (json_int_t)plan->n_layers, "context", (json_int_t)plan->context_model, "weight_bytes",
-        bytes_json(plan->model_weight_bytes), "context", (json_int_t)plan->context, "context_limit",
-        limit_names[plan->context_limit], "chunk", (json_int_t)plan->chunk, "headroom",
-        (json_int_t)plan->headroom, "parallel", (json_int_t)plan->max_seqs, "full_cache",
-        (int)plan->full_cache, "kv", "global", plan->kv_global, "swa", plan->kv_swa, "reserve",
-        reserve_json(&plan->reserve), "cache_bytes", bytes_json(plan->cache_bytes), "short_bytes",
-        bytes_json(sharpi_plan_short_bytes(plan)), "classes", classes, "devices", devices, "notes",
-        text_json(&plan->notes), "rejected", text_json(&plan->rejected));
+    root = json_pack("{s:i, s:{s:o, s:o, s:o, s:I, s:I, s:o}, s:I, s:s, s:I, s:I, s:I, s:I, s:b, "
+                     "s:{s:s, s:s}, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+                     "sharpi_plan", PLAN_VERSION, "model", "name", string_json(plan->model_name), "arch",
+                     string_json(plan->model_arch), "path", string_json(plan->model_path), "layers",
+                     (json_int_t)plan->n_layers, "context", (json_int_t)plan->context_model, "weight_bytes",
+                     bytes_json(plan->model_weight_bytes), "context", (json_int_t)plan->context,
+                     "context_limit", limit_names[plan->context_limit], "chunk", (json_int_t)plan->chunk,
+                     "headroom", (json_int_t)plan->headroom, "parallel", (json_int_t)plan->max_seqs, "pool",
+                     (json_int_t)plan->pool, "full_cache", (int)plan->full_cache, "kv", "global",
+                     plan->kv_global, "swa", plan->kv_swa, "reserve", reserve_json(&plan->reserve),
+                     "cache_bytes", bytes_json(plan->cache_bytes), "short_bytes",
+                     bytes_json(sharpi_plan_short_bytes(plan)), "classes", classes, "devices", devices,
+                     "notes", text_json(&plan->notes), "rejected", text_json(&plan->rejected));
     *out = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
     json_decref(root);
     return *out ? SHARPI_OK : sharpi_fail(err, SHARPI_ENOMEM, "no memory to write a plan");
@@ -225,6 +225,8 @@ static void read_root(struct reading *r, const json_t *root, struct sharpi_plan 
     plan->chunk = (uint32_t)read_number(r, root, "chunk", 1, UINT32_MAX);
     plan->headroom = (uint32_t)read_number(r, root, "headroom", 1, UINT32_MAX);
     plan->max_seqs = (uint32_t)read_number(r, root, "parallel", 1, 65536);
+    if (json_object_get(root, "pool")) /* plans of earlier versions have none */
+        plan->pool = (uint32_t)read_number(r, root, "pool", 0, UINT32_MAX);
     plan->full_cache = (uint32_t)read_number(r, root, "full_cache", 0, 1);
     read_string(r, kv, "global", plan->kv_global, sizeof plan->kv_global);
     read_string(r, kv, "swa", plan->kv_swa, sizeof plan->kv_swa);

@@ -8,7 +8,7 @@ int32_t sharpi_plan_layout(const struct sharpi_plan_request *request, uint32_t c
                            struct sharpi_kv_layout *layout, struct sharpi_error *err)
 {
     const struct sharpi_kv_shape shape = {context, request->full_cache ? context : request->headroom,
-                                          request->max_seqs};
+                                          request->max_seqs, request->pool};
     return sharpi_kv_layout_init(layout, request->desc, &request->formats, &shape, err);
 }
 

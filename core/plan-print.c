@@ -46,6 +46,8 @@ static void print_head(const struct sharpi_plan *plan, FILE *out)
     fprintf(out, "context   %s positions", number(plan->context, a));
     if (plan->max_seqs > 1)
         fprintf(out, " for each of %u sequences", plan->max_seqs);
+    if (plan->pool)
+        fprintf(out, ", %s for all together", number(plan->pool, b));
     fprintf(out, ": %s\n", limit_text(plan));
     fprintf(out, "chunk     %s tokens; rings keep %s positions beyond their window\n", number(plan->chunk, a),
             plan->full_cache ? "all" : number(plan->headroom, b));

@@ -445,6 +445,7 @@ static int32_t start(struct search *s, struct sharpi_error *err)
     plan->chunk = r->chunk;
     plan->headroom = r->headroom;
     plan->max_seqs = r->max_seqs;
+    plan->pool = r->pool;
     plan->full_cache = r->full_cache;
     plan->n_layers = r->desc->n_layers;
     plan->n_segments = sharpi_plan_segments(r);

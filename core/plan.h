@@ -123,6 +123,7 @@ struct sharpi_plan_request {
     uint32_t context;     /* 0: as much as fits */
     uint32_t context_cap; /* what "as much as fits" stops at; 0: the model's own maximum */
     uint32_t chunk, headroom, max_seqs;
+    uint32_t pool;            /* positions of all sequences together; 0: each has a whole context */
     uint32_t full_cache;      /* no rings */
     uint32_t n_expert_layers; /* asked for by the user */
     uint32_t limit_layers;    /* 1: the user wants n_device_layers on the devices, */
@@ -176,7 +177,7 @@ struct sharpi_plan_text { /* a list of sentences */
 struct sharpi_plan {
     uint32_t context, context_model;
     int32_t context_limit; /* enum sharpi_context_limit */
-    uint32_t chunk, headroom, max_seqs, full_cache;
+    uint32_t chunk, headroom, max_seqs, pool, full_cache;
     uint32_t n_layers, n_segments;
     struct sharpi_reserve reserve;
     struct sharpi_placement placement;

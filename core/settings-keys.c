@@ -39,6 +39,7 @@ static const struct key keys[] = {
     {"model", "max-sessions", TYPE_UINT, 1, 4096},
     {"model", "chunk", TYPE_UINT, 1, 65536},
     {"model", "headroom", TYPE_UINT, 1, 1u << 30},
+    {"model", "kv-pool", TYPE_UINT, 1, 1u << 30},
     {"model", "threads", TYPE_UINT, 1, 1024},
     {"model", "kv", TYPE_STRING, 0, 0},
     {"model", "kv.global", TYPE_STRING, 0, 0},

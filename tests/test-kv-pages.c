@@ -37,13 +37,36 @@ static void layers_with_one_window_share_a_class(void)
     struct sharpi_model_desc desc = {.n_layers = 6, .layers = layers};
     struct sharpi_kv_class *classes = NULL;
     uint32_t class_of[6], n = 0;
-    CU_ASSERT_FATAL(sharpi_kv_classes(&desc, 1024, 100, 3, &classes, &n, class_of, NULL) == 0);
+    CU_ASSERT_FATAL(sharpi_kv_classes(&desc, 1024, 100, 3, 0, &classes, &n, class_of, NULL) == 0);
     CU_ASSERT(n == 3);
     CU_ASSERT(class_of[0] == 0 && class_of[1] == 1 && class_of[2] == 0 && class_of[3] == 2);
     CU_ASSERT(class_of[4] == 0 && class_of[5] == 1); /* of their sources */
     CU_ASSERT(classes[0].ring == 128 && classes[1].ring == 1024 && classes[2].ring == 192);
     CU_ASSERT(classes[1].n_pages == 3 * 16);
     free(classes);
+}
+
+static uint32_t global_pages(uint32_t pool)
+{
+    struct sharpi_layer_desc layers[2] = {{.window = 0, .kv_source = -1}, {.window = 16, .kv_source = -1}};
+    struct sharpi_model_desc desc = {.n_layers = 2, .layers = layers};
+    struct sharpi_kv_class *classes = NULL;
+    uint32_t class_of[2], n = 0, pages;
+    CU_ASSERT_FATAL(sharpi_kv_classes(&desc, 1024, 100, 8, pool, &classes, &n, class_of, NULL) == 0);
+    pages = classes[0].n_pages;
+    CU_ASSERT(classes[1].n_pages <= 8 * 2 &&
+              classes[1].n_pages >= 2); /* never more than all rings, or less than one */
+    free(classes);
+    return pages;
+}
+
+static void a_pool_is_one_context_at_least_and_all_at_most(void)
+{
+    CU_ASSERT(global_pages(0) == 8 * 16);
+    CU_ASSERT(global_pages(2048) == 32);
+    CU_ASSERT(global_pages(2049) == 33); /* whole pages */
+    CU_ASSERT(global_pages(1) == 16);
+    CU_ASSERT(global_pages(1000000) == 8 * 16 && global_pages(UINT32_MAX) == 8 * 16);
 }
 
 static void extending_takes_pages_and_destroying_gives_them_back(void)
@@ -126,6 +149,8 @@ int main(void)
     suite = CU_add_suite("kv-pages", NULL, NULL);
     CU_add_test(suite, "ring sizes follow the rule", ring_sizes_follow_the_rule);
     CU_add_test(suite, "layers with one window share a class", layers_with_one_window_share_a_class);
+    CU_add_test(suite, "a pool is one context at least and all at most",
+                a_pool_is_one_context_at_least_and_all_at_most);
     CU_add_test(suite, "extending takes pages and destroying gives them back",
                 extending_takes_pages_and_destroying_gives_them_back);
     CU_add_test(suite, "context and ring limits are refused", context_and_ring_limits_are_refused);

@@ -353,6 +353,25 @@ static void bf16_buys_exactly_twice_the_context_of_f32(void)
     CU_ASSERT_EQUAL(context_of(&toy, "f16"), 2 * f32);
 }
 
+static void a_pool_buys_context_for_parallel_sequences(void)
+{
+    const uint64_t position = 24ull * 2 * 8 * 128 * 4; /* bytes */
+    struct toy toy;
+    struct sharpi_plan *plan;
+    make_toy(&toy, 24);
+    give_kv(&toy, position * 40192);
+    CU_ASSERT_EQUAL(context_of(&toy, "f32"), 40192);
+    toy.request.max_seqs = 4;
+    CU_ASSERT_EQUAL(context_of(&toy, "f32"), 40192 / 4);
+    toy.request.pool = 20096;
+    CU_ASSERT_EQUAL(context_of(&toy, "f32"), 40192); /* one alone may have it all */
+    toy.request.context = 10048;                     /* each; the pool is two of them */
+    plan = make(&toy);
+    CU_ASSERT_EQUAL(plan->pool, 20096);
+    CU_ASSERT_EQUAL(sharpi_plan_kv_bytes(plan), position * 20096);
+    sharpi_plan_free(plan);
+}
+
 static void q8_0_buys_its_width_ratio(void)
 {
     struct toy toy;
@@ -720,6 +739,7 @@ int main(void)
                                   TEST(a_larger_chunk_must_cost_nothing),
                                   TEST(chunks_stay_small_where_memory_is_short),
                                   TEST(bf16_buys_exactly_twice_the_context_of_f32),
+                                  TEST(a_pool_buys_context_for_parallel_sequences),
                                   TEST(q8_0_buys_its_width_ratio),
                                   TEST(narrow_formats_buy_more_than_their_ratio_once_rings_saturate),
                                   TEST(kv_bytes_are_the_closed_form),

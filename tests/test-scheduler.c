@@ -554,6 +554,73 @@ static void preempted_sequences_resume_with_the_same_text(void)
     }
 }
 
+/* ---- A pool */
+
+/* An engine whose models share so many positions. */
+static struct sharpi_engine *engine_with_pool(const char *setting)
+{
+    const char *const overrides[] = {setting, NULL};
+    struct sharpi_engine_options options = {.size = sizeof options,
+                                            .no_default_config = 1,
+                                            .overrides = overrides,
+                                            .log_level = SHARPI_LOG_ERROR};
+    struct sharpi_engine *other = NULL;
+    CU_ASSERT_FATAL(sharpi_engine_open(&options, &other, NULL) == 0);
+    return other;
+}
+
+/* Eight requests of 100 + 200 tokens, 5 pages each, with the memory of two contexts: 16 pages of each class, the rings of the
+ * windowed ones too. */
+static void check_pool(const struct fixture *f, const struct fixture_data *data)
+{
+    struct sharpi_engine *usual = engine, *small = engine_with_pool("model.kv-pool=1024");
+    struct sharpi_model *model,
+        *whole = load(data, (struct sharpi_model_options){.chunk = 64, .headroom = 512});
+    struct sharpi_scheduler *s;
+    struct answer *a = calloc(N_SEQS, sizeof *a);
+    struct comparison c = {.largest = 0};
+    struct sharpi_scheduler_stats stats;
+    CU_ASSERT_FATAL(a != NULL);
+    engine = small;
+    model = load(data, (struct sharpi_model_options){.chunk = 64, .headroom = 512});
+    engine = usual;
+    CU_ASSERT(model->kv_bytes * N_SEQS == whole->kv_bytes * 2);
+    CU_ASSERT(model->plan->pool == 1024 && sharpi_plan_kv_bytes(model->plan) == model->kv_bytes);
+    s = schedule(model, (struct sharpi_scheduler_options){.max_stall_ms = 0});
+    for (uint32_t i = 0; i < N_SEQS; i++) {
+        struct sharpi_request r = {
+            .tokens = data->tokens + 10 * i, .n_tokens = 100, .max_tokens = 200, .ignore_end = 1};
+        CU_ASSERT(answer_ask(s, r, &a[i]) == 0);
+    }
+    for (uint32_t i = 0; i < N_SEQS; i++)
+        CU_ASSERT(answer_wait(&a[i]) && a[i].status == 0 && a[i].n == 200 && a[i].started == 1);
+    stats = stats_of(s);
+    CU_ASSERT(stats.preemptions > 0 && stats.accounting_errors == 0);
+    CU_ASSERT(stats.batch_seqs.counts[2] + stats.batch_seqs.counts[3] > 0); /* more than two at once */
+    CU_ASSERT(class_of_window(&stats, 0).n_pages == 16);
+    sharpi_scheduler_destroy(s);
+    for (uint32_t i = 0; i < N_SEQS; i++)
+        compare(whole, data->tokens + 10 * i, 100, &a[i], &c);
+    CU_ASSERT(c.largest <= 1e-4f && c.wrong_tokens == 0);
+    fprintf(stderr, "  %-12s %llu preemptions, differs by %g\n", f->name,
+            (unsigned long long)stats.preemptions, (double)c.largest);
+    free(a);
+    sharpi_model_free(model);
+    sharpi_model_free(whole);
+    sharpi_engine_close(small);
+}
+
+static void eight_requests_share_the_pages_of_two_contexts(void)
+{
+    static const char *const names[] = {"llama", "gemma3", "gemma4-ple", "qwen3moe"};
+    for (uint32_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct fixture f = {.name = names[i]};
+        struct fixture_data data;
+        open_fixture(names[i], &data);
+        check_pool(&f, &data);
+    }
+}
+
 /* ---- Embeddings */
 
 enum { N_TEXTS = 6 };
@@ -747,6 +814,8 @@ int main(void)
     CU_add_test(suite, "reuse is verified against a cold run", reuse_is_verified_against_a_cold_run);
     CU_add_test(suite, "preempted sequences resume with the same text",
                 preempted_sequences_resume_with_the_same_text);
+    CU_add_test(suite, "eight requests share the pages of two contexts",
+                eight_requests_share_the_pages_of_two_contexts);
     CU_add_test(suite, "embeddings are the final norm", embeddings_are_the_final_norm);
     CU_add_test(suite, "saved prefixes survive a restart", saved_prefixes_survive_a_restart);
     CU_add_test(suite, "eight sequences equal single runs", eight_sequences_equal_single_runs);
