@@ -7,7 +7,8 @@
  *
  * Numerics: f32 weights multiply f32 activations exactly (f32 products and sums, no TF32). f16 and bf16 weights multiply
  * f32 activations up to MATMUL_GEMV_ROWS rows. Quantized weights multiply int8 activations (ACT_Q8) up to MATMUL_GEMV_ROWS
- * rows. Beyond, both multiply bf16 activations with bf16 weights (rounded from the exact f32 value) and f32 sums.
+ * rows. Beyond, both multiply bf16 activations with bf16 weights and f32 sums; weights are rounded from the exact f32 value, on
+ * Hopper up to 384 rows computed from scales that are rounded to bf16 first.
  * Results do not depend on timing: every sum has a fixed order.
  *
  * No launcher synchronises or allocates; all can be captured in a graph. They return a cudaError_t as int, 0 on success.
