@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MOST = 300000, MOST_BLOCKS = MOST / BLOCK + 1, TRIALS = 400, N_KINDS = 7 };
+#include "random-logits.h"
+
+enum { MOST = 300000, MOST_BLOCKS = MOST / BLOCK + 1, TRIALS = 400 };
 
 struct variant {
     const char *name;
@@ -34,45 +36,12 @@ static const struct variant variants[] = {
 };
 enum { N_VARIANTS = sizeof variants / sizeof *variants };
 
-static uint64_t random_state = 1;
-
-static double uniform(void) /* splitmix64 */
-{
-    uint64_t z = random_state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
-}
-
 /* A row with what a view has, and what it should come to. */
 static float row[MOST], copy[MOST], copies[MOST], maxima[MOST_BLOCKS], plain_maxima[MOST_BLOCKS];
 static float keys[MOST], found_keys[MOST], plain_keys[MOST];
 static uint32_t weights[MOST], found_weights[MOST], plain_weights[MOST];
 static int32_t places[MOST], plain_places[MOST];
 static uint64_t sums[MOST_BLOCKS], plain_sums[MOST_BLOCKS];
-
-/* Bells, ties, all alike, peaks, far apart, mostly cut out, NaN and infinity. */
-static void make_row(int32_t n, int32_t kind)
-{
-    static const double spread[] = {0.01, 1, 4, 12, 60};
-    const double scale = spread[(int32_t)(uniform() * 5)];
-    for (int32_t i = 0; i < n; i++) {
-        row[i] = (float)(scale * (uniform() + uniform() + uniform() + uniform() - 2));
-        if (kind == 1)
-            row[i] = roundf(row[i]);
-        if (kind == 2)
-            row[i] = 3;
-        if (kind == 3 && uniform() < 20.0 / n)
-            row[i] += 8;
-        if (kind == 4)
-            row[i] = ldexpf(row[i] - 4, (int)(uniform() * 120) - 60);
-        if (kind == 5 && uniform() < 0.9)
-            row[i] = -INFINITY;
-        if (kind == 6 && uniform() < 0.01)
-            row[i] = uniform() < 0.5 ? NAN : INFINITY;
-    }
-    row[n / 2] = kind > 4 ? 1 : row[n / 2];
-}
 
 static int32_t size_of_trial(int32_t trial)
 {
@@ -147,7 +116,7 @@ static struct view make_view(int32_t trial, struct measure *m, struct cut *c)
     static const float factors[] = {1, 1.25f, 0.2f, 3};
     const int32_t n = size_of_trial(trial);
     struct view v = {.logits = row, .n = n, .maxima = maxima, .scale = {.factor = factors[trial / 7 % 4]}};
-    make_row(n, trial % N_KINDS);
+    kinds_of_logits(row, n, trial % N_KINDS, INFINITY);
     v.scale.max = scan_max(row, n, maxima);
     *m = (struct measure){v.scale, trial & 1, trial >> 1 & 1, (float)(uniform() * 3)};
     const int32_t at = (int32_t)(uniform() * n);
@@ -161,7 +130,7 @@ static void the_highest_of_each_block_is_found(void)
 {
     for (int32_t trial = 0; trial < TRIALS; trial++) {
         const int32_t n = size_of_trial(trial);
-        make_row(n, trial % N_KINDS);
+        kinds_of_logits(row, n, trial % N_KINDS, INFINITY);
         memcpy(copy, row, (size_t)n * sizeof *row);
         const float expected = plain_max(n);
         CU_ASSERT_EQUAL(scan_max(copy, n, maxima), expected);

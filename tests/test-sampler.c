@@ -7,23 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "random-logits.h"
+
 enum { N = 3000 };
-
-static uint64_t random_state = 1;
-
-static double uniform(void) /* splitmix64 */
-{
-    uint64_t z = random_state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
-}
-
-static void random_logits(float *logits, int32_t n, double scale)
-{
-    for (int32_t i = 0; i < n; i++)
-        logits[i] = (float)(scale * (uniform() + uniform() + uniform() + uniform() - 2));
-}
 
 /* ---- reference: what is left after the stages, as probabilities of all tokens ---- */
 
@@ -350,30 +336,6 @@ static int32_t exact_sample(const struct sharpi_sampler_params *p, const float *
     return list[exact_reach(list, left, wanted + 1) - 1].id;
 }
 
-enum { N_KINDS = 7 };
-
-/* Bells, few values with many ties, all alike, peaks, far apart, mostly cut out, with NaN. */
-static void kinds_of_logits(float *logits, int32_t n, int32_t kind)
-{
-    static const double spread[] = {0.01, 1, 4, 12, 60};
-    random_logits(logits, n, spread[(int32_t)(uniform() * 5)]);
-    for (int32_t i = 0; i < n; i++) {
-        if (kind == 1)
-            logits[i] = roundf(logits[i]);
-        if (kind == 2)
-            logits[i] = 3;
-        if (kind == 3 && uniform() < 20.0 / n)
-            logits[i] += 8;
-        if (kind == 4)
-            logits[i] = ldexpf(logits[i] - 4, (int)(uniform() * 120) - 60);
-        if (kind == 5 && uniform() < 0.9)
-            logits[i] = -INFINITY;
-        if (kind == 6 && uniform() < 0.01)
-            logits[i] = uniform() < 0.5 ? NAN : -INFINITY;
-    }
-    logits[n / 2] = kind == 5 || kind == 6 ? 1 : logits[n / 2];
-}
-
 /* The generator's first number for a seed, or its second. */
 static double random_of(uint64_t seed, int32_t is_second)
 {
@@ -419,7 +381,7 @@ static void check_exactly(int32_t trial, float *logits, int32_t n, struct exact 
     p.min_keep = trial % 4 ? 1 : 1 + (int32_t)(uniform() * 700);
     p.xtc_probability = 1;
     p.xtc_threshold = (float)(uniform() * uniform() * 0.2);
-    kinds_of_logits(logits, n, trial % N_KINDS);
+    kinds_of_logits(logits, n, trial % N_KINDS, -INFINITY);
     int32_t expected = exact_sample(&p, logits, n, random_of(p.seed, strstr(p.chain, "xtc") != NULL), list);
     struct sharpi_sampler *s = make(&p, n);
     int32_t id = sharpi_sampler_sample(s, logits, n);

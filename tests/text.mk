@@ -4,10 +4,10 @@
 if BUILD_TESTS
 check_PROGRAMS += tests/test-sampler tests/test-sampler-scan tests/test-tokenizer
 endif
-tests_test_sampler_SOURCES = tests/test-sampler.c
+tests_test_sampler_SOURCES = tests/random-logits.h tests/test-sampler.c
 tests_test_sampler_LDADD = $(LDADD) -lm
 # Compiles the source that it tests, to reach each processor's variant.
-tests_test_sampler_scan_SOURCES = tests/test-sampler-scan.c
+tests_test_sampler_scan_SOURCES = tests/random-logits.h tests/test-sampler-scan.c
 tests_test_sampler_scan_LDADD = $(CUNIT_LIBS) -lm
 tests_test_tokenizer_SOURCES = \
 	tests/gguf-build.c \

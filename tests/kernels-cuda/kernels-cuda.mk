@@ -13,6 +13,7 @@ tests_kernels_cuda_libtests_la_SOURCES = \
 	tests/kernels-cuda/main.cu \
 	tests/kernels-cuda/matmul.cu \
 	tests/kernels-cuda/moe.cu \
+	tests/kernels-cuda/random.cuh \
 	tests/kernels-cuda/rows.cu \
 	tests/kernels-cuda/sequence.cu
 tests_kernels_cuda_libtests_la_CFLAGS = $(AM_CFLAGS) -O3

@@ -12,6 +12,7 @@
 #include <sharpi/plugin/graph.h>
 
 #include "../../plugins/backend-cuda/kernels/matmul-internal.h"
+#include "random.cuh"
 
 extern "C" {
 void dequant_row(int32_t type, const void *src, float *dst, uint64_t n);
@@ -20,15 +21,6 @@ int test_matmul(int bench);
 
 namespace
 {
-
-#define OK(call)                                                                                             \
-    do {                                                                                                     \
-        int e_ = (int)(call);                                                                                \
-        if (e_) {                                                                                            \
-            printf("%s:%d: %s\n", __FILE__, __LINE__, cudaGetErrorString((cudaError_t)e_));                  \
-            exit(1);                                                                                         \
-        }                                                                                                    \
-    } while (0)
 
 const int32_t all_types[] = {SHARPI_TYPE_F32,  SHARPI_TYPE_F16,    SHARPI_TYPE_BF16,   SHARPI_TYPE_Q4_0,
                              SHARPI_TYPE_Q4_1, SHARPI_TYPE_Q5_0,   SHARPI_TYPE_Q5_1,   SHARPI_TYPE_Q8_0,
@@ -43,29 +35,12 @@ int wanted(int32_t type)
     return !types || strstr(types, sharpi_type_info(type)->name) != NULL;
 }
 
-uint64_t random_state = 88172645463325252ull;
-
-uint32_t random_bits()
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return (uint32_t)(random_state >> 16);
-}
-
 float random_float() /* about normal, deviation 1 */
 {
     float sum = 0;
     for (int i = 0; i < 4; i++)
         sum += (float)(random_bits() & 0xffffff) / 0x1p24f - 0.5f;
     return sum * 1.7320508f;
-}
-
-uint16_t half_of(float f) /* positive normal numbers of f16 */
-{
-    uint32_t u;
-    memcpy(&u, &f, 4);
-    return (uint16_t)((u >> 13) - (112 << 10));
 }
 
 /* Scales that a real model could have, so that no product is far from 1. */

@@ -12,20 +12,12 @@
 #include <sharpi/plugin/graph.h>
 
 #include "../../plugins/backend-cuda/kernels/sequence.h"
+#include "random.cuh"
 
 int test_sequence(int bench);
 
 namespace
 {
-
-#define OK(call)                                                                                             \
-    do {                                                                                                     \
-        int e_ = (int)(call);                                                                                \
-        if (e_) {                                                                                            \
-            printf("%s:%d: %s\n", __FILE__, __LINE__, cudaGetErrorString((cudaError_t)e_));                  \
-            exit(1);                                                                                         \
-        }                                                                                                    \
-    } while (0)
 
 const uint64_t arena_bytes = 4 << 20;
 
@@ -49,24 +41,7 @@ struct layer {
     matmul_args products[4];
 };
 
-uint64_t random_state = 88172645463325252ull;
-
-uint32_t random_bits()
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return (uint32_t)(random_state >> 16);
-}
-
 /* ---- Weights: random bits, with scales that a model could have */
-
-uint16_t half_of(float f) /* positive normal numbers of f16 */
-{
-    uint32_t u;
-    memcpy(&u, &f, 4);
-    return (uint16_t)((u >> 13) - (112 << 10));
-}
 
 void random_rows(int32_t type, uint8_t *dst, uint64_t n_in, uint64_t n_rows)
 {
