@@ -597,6 +597,10 @@ static int test_decode(void)
         failed += all_formats(&ring, "ring");
         ring.window = 64;
         failed += all_formats(&ring, "ring of a window of one page");
+        struct test_case wide = base; /* its rows together see more units than one row can */
+        wide.window = 127, wide.ring_pages = 4;
+        failed +=
+            all_formats(&(const struct test_case &)with_seq(wide, 381, 4), "ring, verification, 4 tokens");
         failed += all_formats(&(const struct test_case &)with_seq(base, 500, 3), "verification, 3 tokens");
         failed += all_formats(&(const struct test_case &)with_seq(with_seq(base, 300, 9), 70, 2),
                               "verification, 9 and 2");
@@ -802,11 +806,13 @@ static int is_wanted(const char *label)
 
 static void bench_decode(void)
 {
-    static const struct speed models[] = {
-        {"12B global", 16, 1, 512, 0}, {"12B local", 16, 8, 256, 1024}, {"8B", 32, 8, 128, 0}};
+    static const struct speed models[] = {{"12B global", 16, 1, 512, 0}, {"12B local", 16, 8, 256, 1024},
+                                          {"8B", 32, 8, 128, 0},         {"E4B global", 8, 2, 512, 0},
+                                          {"ratio 16", 32, 2, 128, 0},   {"A3B", 32, 4, 128, 0},
+                                          {"E4B local", 8, 2, 256, 512}};
     static const uint32_t depths[] = {0, 100, 500, 1000, 2000, 4096, 16384, 131072}, batches[] = {1, 8, 64};
     printf("decode: microseconds an op, share of KV bytes / 4.28 TB/s\n");
-    for (uint32_t m = 0; m < 3; m++)
+    for (uint32_t m = 0; m < 7; m++)
         for (uint32_t b = 0; b < 3; b++)
             for (uint32_t i = 0; i < 8; i++)
                 for (uint32_t f = 1; f < 4; f++) {

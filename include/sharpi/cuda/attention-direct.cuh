@@ -1,4 +1,5 @@
-/* Decode of at most 16 rows (query heads of a group times tokens) in one launch, the cache going from device memory to registers.
+/* Decode of at most 8 rows (query heads of a group times tokens) and head_dim up to 256, in one launch, the cache going from device memory to
+ * registers.
  *
  * The cache is the left operand of mma.sync: scores^T [positions, rows] = K Q^T and out^T [columns, rows] = V^T weights^T, so
  * that few rows waste little. A warp takes strips of 16 positions times 128 elements; head_dims above 128 have `split` warps
@@ -32,27 +33,27 @@ namespace sharpi
 constexpr uint32_t direct_warps = 4, direct_threads = 32 * direct_warps;
 constexpr uint32_t strip_positions = 16, strip_width = 128;
 
-template <class F, int D, int NT> struct direct_shape {
-    static constexpr uint32_t m = 8 * NT;                      /* rows */
+template <class F, int D> struct direct_shape {
+    static constexpr uint32_t m = 8;                           /* rows */
     static constexpr uint32_t split = D / strip_width;         /* warps of a group */
     static constexpr uint32_t groups = direct_warps / split;   /* strips of a unit */
     static constexpr uint32_t unit = strip_positions * groups; /* positions of a unit */
     static constexpr uint32_t parts = F::uses_f16 ? 1 : 2;     /* of a query or weight */
     static constexpr uint32_t acc_stride = D + 8;              /* against bank conflicts */
     /* As many as the registers for a strip allow. */
-    static constexpr uint32_t blocks_per_sm = (NT == 1 ? 3 : 2) + (sizeof(typename F::strip) <= 96);
+    static constexpr uint32_t blocks_per_sm = 3 + (sizeof(typename F::strip) <= 96);
 };
 
 constexpr uint32_t max_inline_parts = 128;
 
-template <class F, int D, int NT> struct direct_memory {
-    using shape = direct_shape<F, D, NT>;
+template <class F, int D> struct direct_memory {
+    using shape = direct_shape<F, D>;
     union {
         char q[shape::parts * shape::m * D * 2];
         float acc[shape::groups * shape::m * shape::acc_stride];
         float part_weight[shape::m * max_inline_parts]; /* [row, part] */
     };
-    float4 exchange[shape::split > 1 ? 2 * NT *direct_threads : 1]; /* scores of parts of a strip, twice */
+    float4 exchange[shape::split > 1 ? 2 * direct_threads : 1]; /* scores of parts of a strip, twice */
     float fresh_k[D], fresh_v[D];
     float row_scale[shape::m], fresh_score[shape::m];
     uint2 bounds[shape::m];                    /* visible positions of a row, the fresh one aside */
@@ -62,20 +63,20 @@ template <class F, int D, int NT> struct direct_memory {
     uint32_t is_last;
 };
 
-template <class F, int D, int NT, int fixed_d> struct direct_block {
-    using shape = direct_shape<F, D, NT>;
+template <class F, int D, int fixed_d> struct direct_block {
+    using shape = direct_shape<F, D>;
     static constexpr uint32_t M = shape::m, parts = shape::parts;
 
     const sharpi_kv_cuda_args &a;
     const work_shape &w;
-    direct_memory<F, D, NT> &memory;
+    direct_memory<F, D> &memory;
     uint32_t lane, warp, group, first_element, n_rows, n_exchanges;
     typename F::strip k, v;
-    float s[NT][4], o[NT][2][4][4]; /* lane 4 g + t: positions or columns g, g + 8; rows 2 t, 2 t + 1 */
-    float max[NT][2], sum[NT][2], scale[NT][2];
+    float s[4], o[2][4][4]; /* lane 4 g + t: positions or columns g, g + 8; rows 2 t, 2 t + 1 */
+    float max[2], sum[2], scale[2];
 
     __device__ direct_block(const sharpi_kv_cuda_args &args, const work_shape &work,
-                            direct_memory<F, D, NT> &shared)
+                            direct_memory<F, D> &shared)
         : a(args), w(work), memory(shared), lane(threadIdx.x % 32), warp(threadIdx.x / 32),
           group(warp / shape::split), first_element(warp % shape::split * strip_width), n_exchanges(0)
     {
@@ -213,23 +214,21 @@ template <class F, int D, int NT, int fixed_d> struct direct_block {
             for (uint32_t r = 0; r < my_rows; r++)
                 score_fresh(r * direct_warps + warp, value[r]);
 #pragma unroll
-        for (uint32_t n = 0; n < NT; n++)
+        for (uint32_t i = 0; i < 2; i++) {
+            scale[i] = memory.row_scale[lane % 4 * 2 + i];
+            max[i] = -INFINITY;
+            sum[i] = 0.0f;
 #pragma unroll
-            for (uint32_t i = 0; i < 2; i++) {
-                scale[n][i] = memory.row_scale[8 * n + lane % 4 * 2 + i];
-                max[n][i] = -INFINITY;
-                sum[n][i] = 0.0f;
-#pragma unroll
-                for (uint32_t j = 0; j < 16; j++)
-                    o[n][i][j / 4][j % 4] = 0.0f;
-            }
+            for (uint32_t j = 0; j < 16; j++)
+                o[i][j / 4][j % 4] = 0.0f;
+        }
     }
 
     /* ---- A strip */
 
     __device__ void multiply_k()
     {
-        float chain[2][NT][4] = {};
+        float chain[2][4] = {};
 #pragma unroll
         for (uint32_t block = 0; block < strip_width / 32; block++) {
             if (first_element + 32 * block >= head_dim())
@@ -237,105 +236,88 @@ template <class F, int D, int NT, int fixed_d> struct direct_block {
             uint32_t operand[2][4];
             F::k_operand(operand, k, block);
 #pragma unroll
-            for (uint32_t n = 0; n < NT; n++)
-#pragma unroll
-                for (uint32_t i = 0; i < parts; i++) {
-                    const uint4 q = *(const uint4 *)query_piece(i, 8 * n + lane / 4,
-                                                                first_element / 8 + 4 * block + lane % 4);
-                    mma<F>(chain[0][n], operand[0], q.x, q.y);
-                    mma<F>(chain[1][n], operand[1], q.z, q.w);
-                }
+            for (uint32_t i = 0; i < parts; i++) {
+                const uint4 q =
+                    *(const uint4 *)query_piece(i, lane / 4, first_element / 8 + 4 * block + lane % 4);
+                mma<F>(chain[0], operand[0], q.x, q.y);
+                mma<F>(chain[1], operand[1], q.z, q.w);
+            }
         }
 #pragma unroll
-        for (uint32_t n = 0; n < NT; n++)
-#pragma unroll
-            for (uint32_t i = 0; i < 4; i++)
-                s[n][i] = chain[0][n][i] + chain[1][n][i];
+        for (uint32_t i = 0; i < 4; i++)
+            s[i] = chain[0][i] + chain[1][i];
     }
 
     /* Adds the scores of the strip's warps, in order; two sets of places, so that one barrier is enough. */
     __device__ void add_parts()
     {
-        float4 *place = memory.exchange + n_exchanges++ % 2 * NT * direct_threads + lane;
-#pragma unroll
-        for (uint32_t n = 0; n < NT; n++)
-            place[(warp * NT + n) * 32] = make_float4(s[n][0], s[n][1], s[n][2], s[n][3]);
+        float4 *place = memory.exchange + n_exchanges++ % 2 * direct_threads + lane;
+        float4 total = make_float4(0, 0, 0, 0);
+        place[warp * 32] = make_float4(s[0], s[1], s[2], s[3]);
         if (group) /* so that the compiler sees which barriers are used */
             meet(2, 32 * shape::split);
         else
             meet(1, 32 * shape::split);
 #pragma unroll
-        for (uint32_t n = 0; n < NT; n++) {
-            float4 total = make_float4(0, 0, 0, 0);
-#pragma unroll
-            for (uint32_t i = 0; i < shape::split; i++) {
-                const float4 y = place[((group * shape::split + i) * NT + n) * 32];
-                total.x += y.x, total.y += y.y, total.z += y.z, total.w += y.w;
-            }
-            s[n][0] = total.x, s[n][1] = total.y, s[n][2] = total.z, s[n][3] = total.w;
-        }
+        for (uint32_t i = 0; i < shape::split; i++)
+            add_scaled(total, place[(group * shape::split + i) * 32], 1.0f);
+        s[0] = total.x, s[1] = total.y, s[2] = total.z, s[3] = total.w;
     }
 
     __device__ void scale_scores(uint32_t position)
     {
         const uint32_t last_low = memory.bounds[n_rows - 1].x, least_end = memory.bounds[0].y;
 #pragma unroll
-        for (uint32_t i = 0; i < 4 * NT; i++)
-            s[i / 4][i % 4] *= scale[i / 4][i % 2];
+        for (uint32_t i = 0; i < 4; i++)
+            s[i] *= scale[i % 2];
         if (a.softcap != 0.0f)
 #pragma unroll
-            for (uint32_t i = 0; i < 4 * NT; i++)
-                s[i / 4][i % 4] = softcapped(s[i / 4][i % 4], a.softcap) * log2_e;
+            for (uint32_t i = 0; i < 4; i++)
+                s[i] = softcapped(s[i], a.softcap) * log2_e;
         if (position < last_low || position + strip_positions > least_end)
 #pragma unroll
-            for (uint32_t i = 0; i < 4 * NT; i++) {
-                const uint2 seen = memory.bounds[8 * (i / 4) + lane % 4 * 2 + i % 2];
-                const uint32_t at = position + lane / 4 + i % 4 / 2 * 8;
+            for (uint32_t i = 0; i < 4; i++) {
+                const uint2 seen = memory.bounds[lane % 4 * 2 + i % 2];
+                const uint32_t at = position + lane / 4 + i / 2 * 8;
                 if (at < seen.x || at >= seen.y)
-                    s[i / 4][i % 4] = -INFINITY;
+                    s[i] = -INFINITY;
             }
     }
 
     /* Scores to weights, as B operands: [positions, rows]. Outputs are brought to the new maximum. */
-    __device__ void weights(uint32_t (&operand)[NT][parts][2])
+    __device__ void weights(uint32_t (&operand)[parts][2])
     {
-        float shrink[NT][2];
+        float shrink[2];
         bool grows = false;
 #pragma unroll
-        for (uint32_t n = 0; n < NT; n++) {
+        for (uint32_t i = 0; i < 2; i++) {
+            float now = fmaxf(max[i], fmaxf(s[i], s[2 + i]));
 #pragma unroll
-            for (uint32_t i = 0; i < 2; i++) {
-                float now = fmaxf(max[n][i], fmaxf(s[n][i], s[n][2 + i]));
+            for (uint32_t j = 4; j < 32; j *= 2)
+                now = fmaxf(now, __shfl_xor_sync(~0u, now, j));
+            const float reference = now == -INFINITY ? 0.0f : now;
+            shrink[i] = exp2_fast(max[i] - reference);
+            grows |= now != max[i];
+            max[i] = now;
+            s[i] = exp2_fast(s[i] - reference);
+            s[2 + i] = exp2_fast(s[2 + i] - reference);
+            sum[i] = sum[i] * shrink[i] + s[i] + s[2 + i];
+        }
 #pragma unroll
-                for (uint32_t j = 4; j < 32; j *= 2)
-                    now = fmaxf(now, __shfl_xor_sync(~0u, now, j));
-                const float reference = now == -INFINITY ? 0.0f : now;
-                shrink[n][i] = exp2_fast(max[n][i] - reference);
-                grows |= now != max[n][i];
-                max[n][i] = now;
-                s[n][i] = exp2_fast(s[n][i] - reference);
-                s[n][2 + i] = exp2_fast(s[n][2 + i] - reference);
-                sum[n][i] = sum[n][i] * shrink[n][i] + s[n][i] + s[n][2 + i];
-            }
-#pragma unroll
-            for (uint32_t h = 0; h < 2; h++) {
-                const uint32_t packed = pack<F>(s[n][2 * h], s[n][2 * h + 1]);
-                operand[n][0][h] = transposed_matrix(packed);
-                if (parts == 2)
-                    operand[n][parts - 1][h] =
-                        transposed_matrix(pack_rest(s[n][2 * h], s[n][2 * h + 1], packed));
-            }
+        for (uint32_t h = 0; h < 2; h++) {
+            const uint32_t packed = pack<F>(s[2 * h], s[2 * h + 1]);
+            operand[0][h] = transposed_matrix(packed);
+            if (parts == 2)
+                operand[parts - 1][h] = transposed_matrix(pack_rest(s[2 * h], s[2 * h + 1], packed));
         }
         if (__any_sync(~0u, grows))
 #pragma unroll
-            for (uint32_t n = 0; n < NT; n++)
-#pragma unroll
-                for (uint32_t i = 0; i < 32; i++)
-                    o[n][i / 16][i / 4 % 4][i % 4] *= shrink[n][i % 2];
+            for (uint32_t i = 0; i < 32; i++)
+                o[i / 16][i / 4 % 4][i % 4] *= shrink[i % 2];
     }
 
     /* n: positions of the strip that are in the cache; others may hold NaN, which a weight of 0 does not silence. */
-    __device__ void accumulate(const uint32_t (&weight)[NT][parts][2], uint32_t n_positions)
+    __device__ void accumulate(const uint32_t (&weight)[parts][2], uint32_t n_positions)
     {
 #pragma unroll
         for (uint32_t half = 0; half < 2; half++) {
@@ -355,38 +337,34 @@ template <class F, int D, int NT, int fixed_d> struct direct_block {
 #pragma unroll
             for (uint32_t j = 0; j < 4; j++)
 #pragma unroll
-                for (uint32_t n = 0; n < NT; n++)
-#pragma unroll
-                    for (uint32_t i = 0; i < parts; i++)
-                        mma<F>(o[n][half][j], operand[j], weight[n][i][0], weight[n][i][1]);
+                for (uint32_t i = 0; i < parts; i++)
+                    mma<F>(o[half][j], operand[j], weight[i][0], weight[i][1]);
         }
     }
 
-    /* ---- A segment ends */
+    /* ---- The job ends */
 
     __device__ void put_down()
     {
 #pragma unroll
-        for (uint32_t n = 0; n < NT; n++)
+        for (uint32_t r = 0; r < 2; r++) {
+            const uint32_t row = lane % 4 * 2 + r;
 #pragma unroll
-            for (uint32_t r = 0; r < 2; r++) {
-                const uint32_t row = 8 * n + lane % 4 * 2 + r;
+            for (uint32_t j = 4; j < 32; j *= 2)
+                sum[r] += __shfl_xor_sync(~0u, sum[r], j);
+            if (lane < 4 && first_element == 0)
+                memory.sums[group][row] = make_float2(max[r], sum[r]);
+            if (row >= n_rows)
+                continue;
+            float4 *to =
+                (float4 *)(memory.acc + (group * M + row) * shape::acc_stride + first_element + lane / 4 * 8);
 #pragma unroll
-                for (uint32_t j = 4; j < 32; j *= 2)
-                    sum[n][r] += __shfl_xor_sync(~0u, sum[n][r], j);
-                if (lane < 4 && first_element == 0)
-                    memory.sums[group][row] = make_float2(max[n][r], sum[n][r]);
-                if (row >= n_rows)
-                    continue;
-                float4 *to = (float4 *)(memory.acc + (group * M + row) * shape::acc_stride + first_element +
-                                        lane / 4 * 8);
-#pragma unroll
-                for (uint32_t i = 0; i < 4; i++) {
-                    const float(&y)[4][4] = o[n][i / 2];
-                    to[i / 2 * 16 + i % 2] = make_float4(y[i % 2 * 2][r], y[i % 2 * 2][2 + r],
-                                                         y[i % 2 * 2 + 1][r], y[i % 2 * 2 + 1][2 + r]);
-                }
+            for (uint32_t i = 0; i < 4; i++) {
+                const float(&y)[4][4] = o[i / 2];
+                to[i / 2 * 16 + i % 2] = make_float4(y[i % 2 * 2][r], y[i % 2 * 2][2 + r],
+                                                     y[i % 2 * 2 + 1][r], y[i % 2 * 2 + 1][2 + r]);
             }
+        }
     }
 
     /* A thread per row: what the groups' outputs and the fresh value are multiplied with. Where there are other parts, the part's
@@ -532,7 +510,7 @@ template <class F, int D, int NT, int fixed_d> struct direct_block {
     /* Scores of a strip whose products are in s, and its outputs. n: its positions that are in the cache. */
     __device__ void run_strip(uint32_t position, uint32_t n)
     {
-        uint32_t weight[NT][parts][2];
+        uint32_t weight[parts][2];
         if (shape::split > 1)
             add_parts();
         scale_scores(position);
@@ -574,17 +552,17 @@ template <class F, int D, int NT, int fixed_d> struct direct_block {
     }
 };
 
-template <class F, int D, int NT, int fixed_d>
-__global__ __launch_bounds__(direct_threads, direct_shape<F, D, NT>::blocks_per_sm) void direct_kernel(
+template <class F, int D, int fixed_d>
+__global__ __launch_bounds__(direct_threads, direct_shape<F, D>::blocks_per_sm) void direct_kernel(
     const sharpi_kv_cuda_args a, const work_shape w)
 {
-    __shared__ __align__(16) direct_memory<F, D, NT> memory;
+    __shared__ __align__(16) direct_memory<F, D> memory;
     launch_next();
     if (!w.appends)
         launch_wait();
     const direct_job job = find_job(a, w, blockIdx.x);
     if (job.n_parts) {
-        direct_block<F, D, NT, fixed_d> block(a, w, memory);
+        direct_block<F, D, fixed_d> block(a, w, memory);
         block.run(job);
     } else if (blockIdx.x == 0) { /* this kernel must not end before the ones before it */
         launch_wait();

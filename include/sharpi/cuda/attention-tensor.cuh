@@ -1,11 +1,12 @@
-/* Attention on the tensor cores by mma.sync with 64 query rows as the left operand: many rows to a KV head (verification), and prefill
- * where wgmma is missing.
+/* Attention on the tensor cores by mma.sync with M = 16 MT query rows as the left operand: decode of groups of 9 to 16
+ * query heads or of head_dims above 256 (MT = 1), verification, and prefill where wgmma is missing (MT = 4).
  *
  * Per page each warp multiplies all rows with its share of the positions (K), and all weights with its share of the columns
  * (V). So every K and V element is read from shared memory, and converted, once.
  *
- * Arithmetic: f32 sums and softmax; operands f16 (formats that say so) or bf16, queries and weights rounded to them. f16 queries
- * are scaled by a power of two per row first.
+ * Arithmetic: f32 sums and softmax; operands f16 (formats that say so) or bf16. With MT = 1 bf16 queries and weights are split
+ * into two bf16 each, so that the products are f32's but for 2^-17; else they are rounded (2^-9). f16 queries are scaled by a
+ * power of two per row first.
  */
 #ifndef SHARPI_CUDA_ATTENTION_TENSOR_CUH
 #define SHARPI_CUDA_ATTENTION_TENSOR_CUH
@@ -15,24 +16,29 @@
 namespace sharpi
 {
 
-constexpr uint32_t row_tiles = 4; /* of 16 rows */
-
-template <class F, int D> struct tensor_shape {
-    static constexpr uint32_t n_warps = D <= 128 ? 4 : 8, n_threads = 32 * n_warps;
-    static constexpr uint32_t m = 16 * row_tiles;
-    static constexpr uint32_t n_tiles = tile_rows / 8 / n_warps; /* n8 tiles of positions per warp */
+template <class F, int D, int MT> struct tensor_shape {
+    /* The widest tiles allow one block per multiprocessor only: twice the warps, and two share the positions of eight, each
+     * with half of the elements (k_parts). */
+    static constexpr uint32_t k_parts = D > 256 && MT == 1 && F::tile_bytes(512) > 50000 ? 2 : 1;
+    static constexpr uint32_t k_warps = D <= 128 ? 4 : 8, n_warps = k_warps * k_parts,
+                              n_threads = 32 * n_warps;
+    static constexpr uint32_t m = 16 * MT;
+    static constexpr uint32_t n_tiles = tile_rows / 8 / k_warps; /* n8 tiles of positions per warp */
     static constexpr uint32_t col_blocks = D / 32 / n_warps;     /* 32 columns each, per warp */
-    static constexpr uint32_t blocks_per_sm = 1;
+    static constexpr uint32_t exchange_bytes = k_parts > 1 ? k_warps * 32 * n_tiles * 16 * MT : 0;
+    static constexpr bool is_split = MT == 1 && !F::uses_f16; /* operands in two parts */
+    static constexpr uint32_t parts = is_split ? 2 : 1;
+    static constexpr uint32_t blocks_per_sm = MT > 1 ? 1 : D <= 256 || F::tile_bytes(512) < 50000 ? 2 : 1;
 
-    __host__ __device__ static constexpr uint32_t q_bytes(uint32_t d)
+    __host__ __device__ static constexpr uint32_t q_part(uint32_t d)
     {
         return m * ((d + 63) / 64 * 64) * 2;
     }
-    static constexpr uint32_t p_bytes = m * tile_rows * 2;
+    static constexpr uint32_t p_part = m * tile_rows * 2;
     /* Shared memory besides the stages. */
     __host__ __device__ static constexpr uint32_t fixed_bytes(uint32_t d)
     {
-        return barrier_bytes + q_bytes(d) + p_bytes + 2 * n_warps * m * 4 + m * 4;
+        return barrier_bytes + parts * (q_part(d) + p_part) + 2 * n_warps * m * 4 + m * 4 + exchange_bytes;
     }
 };
 
@@ -59,37 +65,43 @@ __device__ inline void load_operand(uint32_t (&x)[4], uint32_t base, uint32_t ti
     load_matrices(x, base + 16 * operand_piece<M>(16 * tile + lane % 16, 2 * step + lane / 16));
 }
 
-template <class F, int D> struct tensor_block : page_walk<F, tensor_block<F, D>> {
-    using shape = tensor_shape<F, D>;
-    using walk = page_walk<F, tensor_block<F, D>>;
+template <class F, int D, int MT, int fixed_d>
+struct tensor_block
+    : page_walk<F, tensor_block<F, D, MT, fixed_d>, fixed_d, 2 * D / 32 / tensor_shape<F, D, MT>::n_warps> {
+    using shape = tensor_shape<F, D, MT>;
+    using walk =
+        page_walk<F, tensor_block<F, D, MT, fixed_d>, fixed_d, 2 * D / 32 / tensor_shape<F, D, MT>::n_warps>;
     using walk::a, walk::w, walk::x;
-    static constexpr uint32_t M = shape::m, MT = row_tiles;
+    static constexpr uint32_t M = shape::m;
 
     char *q, *p;
     float *maxima, *sums, *row_scale;
+    float4 *exchange;
+    uint32_t q_part;
     float s[MT][shape::n_tiles][4], o[MT][shape::col_blocks][4][4];
     float max[MT][2], sum[MT][2];
     uint32_t low[MT][2], end_[MT][2];
 
     __device__ tensor_block(const sharpi_kv_cuda_args &args, const work_shape &work, uint32_t stages,
                             char *memory)
-        : walk(args, work, stages, memory)
+        : walk(args, work, stages, memory), q_part(shape::q_part(walk::head_dim()))
     {
         q = walk::after_stages();
-        p = q + shape::q_bytes(a.head_dim);
-        maxima = (float *)(p + shape::p_bytes);
+        p = q + shape::parts * q_part;
+        maxima = (float *)(p + shape::parts * shape::p_part);
         sums = maxima + shape::n_warps * M;
-        row_scale = sums + shape::n_warps * M;
+        exchange = (float4 *)(sums + shape::n_warps * M);
+        row_scale = (float *)((char *)exchange + shape::exchange_bytes);
     }
 
     __device__ bool is_empty(uint32_t m, uint32_t n_rows) const
     {
-        return 16 * m >= n_rows;
+        return MT > 1 && 16 * m >= n_rows;
     }
 
     __device__ void begin(uint32_t n_rows)
     {
-        walk::template load_queries<D, M, shape::n_warps>(q, row_scale, n_rows);
+        walk::template load_queries<D, M, shape::n_warps>(q, shape::is_split ? q_part : 0, row_scale, n_rows);
         for (uint32_t m = 0; m < MT; m++)
             for (uint32_t h = 0; h < 2; h++) {
                 const row_view view = view_of(a, w, x, 16 * m + threadIdx.x % 32 / 4 + 8 * h);
@@ -106,35 +118,61 @@ template <class F, int D> struct tensor_block : page_walk<F, tensor_block<F, D>>
 
     __device__ void multiply_k(const char *k, uint32_t n_rows)
     {
-        const uint32_t warp = threadIdx.x / 32, q_at = shared_address(q);
-#pragma unroll
-        for (uint32_t m = 0; m < MT; m++)
-#pragma unroll
-            for (uint32_t n = 0; n < shape::n_tiles; n++)
-#pragma unroll
-                for (uint32_t i = 0; i < 4; i++)
-                    s[m][n][i] = 0.0f;
+        const uint32_t d = walk::head_dim(), warp = threadIdx.x / 32 % shape::k_warps,
+                       q_at = shared_address(q);
+        const uint32_t first = shape::k_parts > 1 ? threadIdx.x / 32 / shape::k_warps * (D / 64) : 0;
+        /* few products depend on each other: with one row tile there are four chains of sums */
+        constexpr uint32_t n_chains = MT == 1 ? 4 : 1;
+        float chain[n_chains][MT][shape::n_tiles][4] = {};
 #pragma unroll 4
-        for (uint32_t block = 0; block < D / 32; block++) {
-            if (block * 32 >= a.head_dim)
+        for (uint32_t i_block = 0; i_block < D / 32 / shape::k_parts; i_block++) {
+            const uint32_t block = first + i_block;
+            if (block * 32 >= d)
                 break;
             uint32_t b[shape::n_tiles][2][2];
 #pragma unroll
             for (uint32_t n = 0; n < shape::n_tiles; n++)
-                F::k_fragment(b[n], k, a.head_dim, (warp * shape::n_tiles + n) * 8, block);
+                F::k_fragment(b[n], k, d, (warp * shape::n_tiles + n) * 8, block);
 #pragma unroll
             for (uint32_t m = 0; m < MT; m++) {
                 if (is_empty(m, n_rows))
                     break;
 #pragma unroll
-                for (uint32_t i = 0; i < 2; i++) {
+                for (uint32_t i = 0; i < 2 * shape::parts; i++) {
                     uint32_t operand[4];
-                    load_operand<M>(operand, q_at, m, 2 * block + i);
+                    load_operand<M>(operand, q_at + i / 2 * q_part, m, 2 * block + i % 2);
 #pragma unroll
                     for (uint32_t n = 0; n < shape::n_tiles; n++)
-                        mma<F>(s[m][n], operand, b[n][i][0], b[n][i][1]);
+                        mma<F>(chain[(shape::parts == 2 ? i : 2 * (i_block % 2) + i) % n_chains][m][n],
+                               operand, b[n][i % 2][0], b[n][i % 2][1]);
                 }
             }
+        }
+#pragma unroll
+        for (uint32_t m = 0; m < MT; m++)
+#pragma unroll
+            for (uint32_t n = 0; n < shape::n_tiles; n++)
+#pragma unroll
+                for (uint32_t i = 0; i < 4; i++) {
+                    s[m][n][i] = chain[0][m][n][i];
+#pragma unroll
+                    for (uint32_t c = 1; c < n_chains; c++)
+                        s[m][n][i] += chain[c][m][n][i];
+                }
+    }
+
+    /* The sums over both halves of the elements, in the first k_warps warps. */
+    __device__ void add_parts()
+    {
+        const uint32_t warp = threadIdx.x / 32;
+        float4 *at = exchange + warp % shape::k_warps * 32 + threadIdx.x % 32;
+        static_assert(shape::k_parts == 1 || (MT == 1 && shape::n_tiles == 1), "one tile of scores per warp");
+        if (warp >= shape::k_warps)
+            *at = make_float4(s[0][0][0], s[0][0][1], s[0][0][2], s[0][0][3]);
+        __syncthreads();
+        if (warp < shape::k_warps) {
+            const float4 other = *at;
+            s[0][0][0] += other.x, s[0][0][1] += other.y, s[0][0][2] += other.z, s[0][0][3] += other.w;
         }
     }
 
@@ -143,6 +181,11 @@ template <class F, int D> struct tensor_block : page_walk<F, tensor_block<F, D>>
     {
         const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
         multiply_k(k, n_rows);
+        if (shape::k_parts > 1) {
+            add_parts();
+            if (warp >= shape::k_warps)
+                return;
+        }
 #pragma unroll
         for (uint32_t m = 0; m < MT; m++) {
             if (is_empty(m, n_rows))
@@ -186,7 +229,7 @@ template <class F, int D> struct tensor_block : page_walk<F, tensor_block<F, D>>
                 const uint32_t row = 16 * m + lane / 4 + 8 * h;
                 float now = max[m][h];
 #pragma unroll
-                for (uint32_t i = 0; i < shape::n_warps; i++)
+                for (uint32_t i = 0; i < shape::k_warps; i++)
                     now = fmaxf(now, maxima[i * M + row]);
                 const float reference = now == -INFINITY ? 0.0f : now;
                 const float shrink = exp2_fast(max[m][h] - reference);
@@ -194,10 +237,15 @@ template <class F, int D> struct tensor_block : page_walk<F, tensor_block<F, D>>
                 sum[m][h] *= shrink;
 #pragma unroll
                 for (uint32_t n = 0; n < shape::n_tiles; n++) {
+                    if (shape::k_parts > 1 && warp >= shape::k_warps)
+                        break;
                     const float first = exp2_fast(s[m][n][2 * h] - reference);
                     const float second = exp2_fast(s[m][n][2 * h + 1] - reference);
+                    const uint32_t packed = pack<F>(first, second);
                     const uint32_t at = 16 * operand_piece<M>(row, warp * shape::n_tiles + n) + lane % 4 * 4;
-                    *(uint32_t *)(p + at) = pack<F>(first, second);
+                    *(uint32_t *)(p + at) = packed;
+                    if (shape::is_split)
+                        *(uint32_t *)(p + shape::p_part + at) = pack_rest(first, second, packed);
                     sum[m][h] += first + second;
                 }
 #pragma unroll
@@ -213,7 +261,7 @@ template <class F, int D> struct tensor_block : page_walk<F, tensor_block<F, D>>
 
     __device__ void accumulate(const char *v, uint32_t n_rows)
     {
-        const uint32_t d = a.head_dim, warp = threadIdx.x / 32, p_at = shared_address(p);
+        const uint32_t d = walk::head_dim(), warp = threadIdx.x / 32, p_at = shared_address(p);
 #pragma unroll
         for (uint32_t step = 0; step < tile_rows / 16; step++)
 #pragma unroll
@@ -227,18 +275,21 @@ template <class F, int D> struct tensor_block : page_walk<F, tensor_block<F, D>>
                 for (uint32_t m = 0; m < MT; m++) {
                     if (is_empty(m, n_rows))
                         break;
-                    uint32_t operand[4];
-                    load_operand<M>(operand, p_at, m, step);
 #pragma unroll
-                    for (uint32_t j = 0; j < 4; j++)
-                        mma<F>(o[m][c][j], operand, b[j][0], b[j][1]);
+                    for (uint32_t i = 0; i < shape::parts; i++) {
+                        uint32_t operand[4];
+                        load_operand<M>(operand, p_at + i * shape::p_part, m, step);
+#pragma unroll
+                        for (uint32_t j = 0; j < 4; j++)
+                            mma<F>(o[m][c][j], operand, b[j][0], b[j][1]);
+                    }
                 }
             }
     }
 
     __device__ void end(uint32_t n_rows, bool is_partial, uint32_t slot)
     {
-        const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, d = a.head_dim;
+        const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, d = walk::head_dim();
         for (uint32_t m = 0; m < MT; m++)
             for (uint32_t h = 0; h < 2; h++) {
                 sum[m][h] += __shfl_xor_sync(~0u, sum[m][h], 1);
@@ -280,14 +331,16 @@ template <class F, int D> struct tensor_block : page_walk<F, tensor_block<F, D>>
     }
 };
 
-template <class F, int D>
-__global__ __launch_bounds__(tensor_shape<F, D>::n_threads, 1) void tensor_kernel(const sharpi_kv_cuda_args a,
-                                                                                  const work_shape w,
-                                                                                  uint32_t n_stages)
+template <class F, int D, int MT, int fixed_d>
+__global__
+__launch_bounds__(tensor_shape<F, D, MT>::n_threads,
+                  tensor_shape<F, D, MT>::blocks_per_sm) void tensor_kernel(const sharpi_kv_cuda_args a,
+                                                                            const work_shape w,
+                                                                            uint32_t n_stages)
 {
     extern __shared__ __align__(1024) char memory[];
     launch_next();
-    tensor_block<F, D> block(a, w, n_stages, memory);
+    tensor_block<F, D, MT, fixed_d> block(a, w, n_stages, memory);
     block.run();
 }
 

@@ -1,15 +1,21 @@
-/* Everything that a KV-cache format needs for the CUDA backend. A format's sources:
+/* Everything that a KV-cache format needs for the CUDA backend. A format's
+ * sources:
  *
  *   format.cuh      struct my_format, as kv-format.cuh describes
  *   main.cu         SHARPI_KV_CUDA_EXTERN(my_format)
- *                   extern "C" { const struct sharpi_kv_cuda my_table = SHARPI_KV_CUDA_TABLE(my_format); }
- *   128.cu, ...     SHARPI_KV_CUDA_INSTANCE(my_format, 128)    likewise 256 and 512: the kernels for head_dims up to
- *                   these, each in its own file so that they compile side by side. Not for exact formats.
+ *                   extern "C" { const struct sharpi_kv_cuda my_table =
+ * SHARPI_KV_CUDA_TABLE(my_format); } 128.cu, ...
+ * SHARPI_KV_CUDA_INSTANCE(my_format, 128)    likewise 256 and 512: the kernels
+ * for head_dims up to these, each in its own file so that they compile side by
+ * side. Not for exact formats.
  *
- * Which kernel runs: append (attention-append.cuh) unless decode does it itself; then for sequences with few rows (tokens
- * times query heads per KV head) attention-direct.cuh up to 16, attention-tensor.cuh up to 64, split over pages and put together
- * by attention-merge.cuh; for those with more, attention-wgmma.cuh on Hopper (from attention-convert.cuh's tiles
- * where a format needs that), else attention-tensor.cuh. attention-exact.cuh does what none of these can.
+ * Which kernel runs: append (attention-append.cuh) unless decode does it
+ * itself; then for sequences with few rows (tokens times query heads per KV
+ * head) attention-direct.cuh up to 16, attention-tensor.cuh up to 64, split
+ * over pages and put together by attention-merge.cuh; for those with more,
+ * attention-wgmma.cuh on Hopper (from attention-convert.cuh's tiles where a
+ * format needs that), else attention-tensor.cuh. attention-exact.cuh does what
+ * none of these can.
  */
 #ifndef SHARPI_CUDA_ATTENTION_CUH
 #define SHARPI_CUDA_ATTENTION_CUH
@@ -67,8 +73,8 @@ inline uint64_t whole_blocks(const sharpi_kv_cuda_args &a, uint32_t m)
     return ((uint64_t)a.max_tokens * ratio_of(a) / m + a.max_seqs) * a.n_kv_heads;
 }
 
-/* Blocks for all rows that can be in parts, or enough to fill the device; of many warps only where segments can have many
- * parts. */
+/* Blocks for all rows that can be in parts, or enough to fill the device; of
+ * many warps only where segments can have many parts. */
 inline int launch_merge(const sharpi_kv_cuda_args &a, const work_shape &w, cudaStream_t stream)
 {
     const uint64_t rows = w.all_few ? max_seq_rows(a) : few_rows;
@@ -81,12 +87,14 @@ inline int launch_merge(const sharpi_kv_cuda_args &a, const work_shape &w, cudaS
                   a, w, (uint32_t)rows);
 }
 
-/* Both ways of sharing the work, with a kernel (of any kind) and its grid sizes; `launch_whole` may take the second. */
+/* Both ways of sharing the work, with a kernel (of any kind) and its grid
+ * sizes; `launch_whole` may take the second. */
 template <class Launch, class LaunchWhole>
-int launch_both(const sharpi_kv_cuda_args &a, uint32_t m, uint32_t n_blocks, cudaStream_t stream,
-                Launch launch, LaunchWhole launch_whole)
+int launch_both(const sharpi_kv_cuda_args &a, uint32_t m, uint32_t n_blocks, bool appends,
+                cudaStream_t stream, Launch launch, LaunchWhole launch_whole)
 {
     work_shape w = shape_with(a, m, n_blocks);
+    w.appends = appends;
     int error = launch(w, n_blocks);
     if (!error)
         error = launch_merge(a, w, stream);
@@ -97,7 +105,8 @@ int launch_both(const sharpi_kv_cuda_args &a, uint32_t m, uint32_t n_blocks, cud
     return error;
 }
 
-/* Whether prefill can go by wgmma: the chip has it, and this was compiled for it (else the kernel is empty). */
+/* Whether prefill can go by wgmma: the chip has it, and this was compiled for
+ * it (else the kernel is empty). */
 template <class F, int D> bool has_wgmma(const sharpi_kv_cuda_args &a)
 {
     cudaFuncAttributes attributes;
@@ -117,7 +126,8 @@ int launch_wgmma_kernel(const sharpi_kv_cuda_args &a, const work_shape &w, cudaS
                           wgmma_shape<D>::n_bytes, stream, a.overlaps, a, w);
 }
 
-/* Scratch for converted tiles: what one sequence can see at most. Tiles of K. */
+/* Scratch for converted tiles: what one sequence can see at most. Tiles of K.
+ */
 template <class F> uint64_t converted_tiles(const sharpi_kv_cuda_args &a)
 {
     const uint64_t seen = (uint64_t)a.window + a.max_tokens,
@@ -131,7 +141,8 @@ template <class F> uint64_t converted_tiles(const sharpi_kv_cuda_args &a)
 /* Tiles lie after the partials. */
 template <class F> uint64_t partials_bytes(const sharpi_kv_cuda_args &a)
 {
-    /* 64 rows a block; the exact kernel has 4 blocks of 16; attention-direct.cuh 16 places of 8 rows, or 12 of 16 */
+    /* 64 rows a block; the exact kernel has 4 blocks of 16; attention-direct.cuh
+   * 16 places of 8 rows, or 12 of 16 */
     return (partial_bytes(a, 16, 6 * a.n_sms) + 1023) / 1024 * 1024;
 }
 
@@ -160,15 +171,16 @@ bool launch_wgmma(const sharpi_kv_cuda_args &a, work_shape w, cudaStream_t strea
 template <class F> int launch_exact(const sharpi_kv_cuda_args &a, cudaStream_t stream)
 {
     return launch_both(
-        a, exact_m, 4 * a.n_sms, stream,
+        a, exact_m, 4 * a.n_sms, false, stream,
         [&](const work_shape &w, uint32_t n_blocks) -> int {
             return launch(exact_kernel<F>, n_blocks, exact_threads, 0, stream, a.overlaps, a, w);
         },
         [](const work_shape &, int &) { return false; });
 }
 
-/* Stages of a K and a V tile for a kernel of this shape, and the shared memory with them; devices differ in how much a block
- * may have. An error if not even one fits. */
+/* Stages of a K and a V tile for a kernel of this shape, and the shared memory
+ * with them; devices differ in how much a block may have. An error if not even
+ * one fits. */
 template <class F, class Shape>
 int choose_stages(const void *kernel, uint32_t d, uint32_t &n_stages, uint32_t &n_bytes)
 {
@@ -187,72 +199,85 @@ int choose_stages(const void *kernel, uint32_t d, uint32_t &n_stages, uint32_t &
     return error;
 }
 
-template <class F, int D> int launch_tensor(const sharpi_kv_cuda_args &a, cudaStream_t stream)
+template <class F, int D, int MT, int fixed_d>
+int launch_tensor(const sharpi_kv_cuda_args &a, bool appends, cudaStream_t stream)
 {
-    using shape = tensor_shape<F, D>;
+    using shape = tensor_shape<F, D, MT>;
     uint32_t n_stages, n_bytes;
-    const int error =
-        choose_stages<F, shape>((const void *)tensor_kernel<F, D>, a.head_dim, n_stages, n_bytes);
+    const int error = choose_stages<F, shape>((const void *)tensor_kernel<F, D, MT, fixed_d>, a.head_dim,
+                                              n_stages, n_bytes);
 
     if (error)
         return error;
     return launch_both(
-        a, shape::m, shape::blocks_per_sm * a.n_sms, stream,
+        a, shape::m, shape::blocks_per_sm * a.n_sms, appends, stream,
         [&](const work_shape &w, uint32_t n_blocks) -> int {
-            return launch(tensor_kernel<F, D>, n_blocks, shape::n_threads, n_bytes, stream, a.overlaps, a, w,
-                          n_stages);
+            return launch(tensor_kernel<F, D, MT, fixed_d>, n_blocks, shape::n_threads, n_bytes, stream,
+                          a.overlaps, a, w, n_stages);
         },
         [&](const work_shape &w, int &whole_error) -> bool {
-            return launch_wgmma<F, D>(a, w, stream, whole_error) ||
-                   launch_wgmma<F, (D == 128 ? 64 : D)>(a, w, stream, whole_error);
+            if constexpr (MT == 1)
+                return false;
+            else
+                return launch_wgmma<F, D>(a, w, stream, whole_error) ||
+                       launch_wgmma<F, (D == 128 ? 64 : D)>(a, w, stream, whole_error);
         });
 }
 
-constexpr uint32_t direct_rows = 16;
-/* Blocks put together what others had only where a thread has few columns of it; else merge_kernel's many are faster. */
-constexpr uint32_t max_inline_elements = 16 * direct_threads;
+constexpr uint32_t direct_rows = 8, max_direct_dim = 256;
 
-/* Blocks that can have work; share_of's and parts_of's bound. */
-template <class Shape> uint64_t direct_grid(const sharpi_kv_cuda_args &a, const work_shape &w)
+/* Parts of a head that a launch can have at most. */
+template <class Shape> uint64_t most_parts(const sharpi_kv_cuda_args &a, const work_shape &w)
 {
-    const uint64_t seen = a.window && a.window < a.max_length ? a.window : a.max_length,
-                   heads = (uint64_t)a.max_seqs * a.n_kv_heads, parts = seen / Shape::unit + 2,
-                   most = 2 * (uint64_t)w.n_blocks + heads;
-    return parts < most / heads ? heads * parts : most;
+    /* a window's first row sees less than `window` of the cache, the last one up to direct_rows - 1 positions more */
+    const uint64_t seen = (uint64_t)a.window + direct_rows,
+                   positions = a.window && seen < a.max_length ? seen : a.max_length,
+                   by_length = positions / Shape::unit + 2,
+                   by_share = 2 * (uint64_t)w.n_blocks / a.n_kv_heads + 1;
+    return by_length < by_share ? by_length : by_share;
 }
 
-template <class F, int D, int NT, int fixed_d>
+/* Parts that one block puts together: many if a thread has four columns of them, few if it has more; merge_kernel's blocks are
+ * faster then. */
+inline uint32_t inline_parts(const sharpi_kv_cuda_args &a)
+{
+    const uint64_t per_thread =
+        (max_seq_rows(a) * a.head_dim + 4 * direct_threads - 1) / (4 * direct_threads);
+    const bool has_counters = (uint64_t)a.max_seqs * a.n_kv_heads <= SHARPI_CUDA_COUNTER_BYTES / 4;
+    return has_counters && per_thread <= 8 ? (uint32_t)(max_inline_parts / (per_thread * per_thread)) : 1;
+}
+
+template <class F, int D, int fixed_d>
 int launch_direct(const sharpi_kv_cuda_args &a, bool appends, cudaStream_t stream)
 {
-    using shape = direct_shape<F, D, NT>;
+    using shape = direct_shape<F, D>;
     const uint32_t n_blocks = shape::blocks_per_sm * a.n_sms;
-    const bool is_inline = max_seq_rows(a) * a.head_dim <= max_inline_elements &&
-                           (uint64_t)a.max_seqs * a.n_kv_heads <= SHARPI_CUDA_COUNTER_BYTES / 4;
+    const uint64_t heads = (uint64_t)a.max_seqs * a.n_kv_heads, most = 2 * (uint64_t)n_blocks + heads;
     work_shape w = shape_with(a, shape::m, 2 * n_blocks);
     w.n_blocks = n_blocks;
     w.appends = appends;
     w.is_direct = 1;
-    w.unit_log2 = shape::unit == 64 ? 6 : shape::unit == 32 ? 5 : 4;
-    w.inline_parts = is_inline ? max_inline_parts : 1;
-    const int error = launch(direct_kernel<F, D, NT, fixed_d>, (uint32_t)direct_grid<shape>(a, w),
-                             direct_threads, 0, stream, a.overlaps, a, w);
-    /* a head has at most n_blocks / n_kv_heads parts, and one more */
-    return error || (is_inline && n_blocks / a.n_kv_heads < max_inline_parts) ? error
-                                                                              : launch_merge(a, w, stream);
+    w.unit_log2 = shape::unit == 64 ? 6 : 5;
+    w.inline_parts = inline_parts(a);
+    const uint64_t parts = most_parts<shape>(a, w), grid = heads * parts < most ? heads * parts : most;
+    const int error =
+        launch(direct_kernel<F, D, fixed_d>, (uint32_t)grid, direct_threads, 0, stream, a.overlaps, a, w);
+    return error || parts <= w.inline_parts ? error : launch_merge(a, w, stream);
 }
 
-/* The kernel for the launch's rows. Decode has instances for the head_dims D themselves: addresses are a good part of its
- * work. */
+/* The kernel for the launch's rows. Decode has instances for the head_dims D
+ * themselves: addresses are a good part of its work. */
 template <class F, int D> int launch_rows(const sharpi_kv_cuda_args *a, bool appends, cudaStream_t stream)
 {
     const uint64_t rows = max_seq_rows(*a);
-    if (rows <= 8)
-        return a->head_dim == D ? launch_direct<F, D, 1, D>(*a, appends, stream)
-                                : launch_direct<F, D, 1, 0>(*a, appends, stream);
-    if (rows <= direct_rows)
-        return a->head_dim == D ? launch_direct<F, D, 2, D>(*a, appends, stream)
-                                : launch_direct<F, D, 2, 0>(*a, appends, stream);
-    return launch_tensor<F, D>(*a, stream);
+    if constexpr (D <= max_direct_dim)
+        if (rows <= direct_rows)
+            return a->head_dim == D ? launch_direct<F, D, D>(*a, appends, stream)
+                                    : launch_direct<F, D, 0>(*a, appends, stream);
+    if (rows <= 16)
+        return a->head_dim == D ? launch_tensor<F, D, 1, D>(*a, appends, stream)
+                                : launch_tensor<F, D, 1, 0>(*a, appends, stream);
+    return launch_tensor<F, D, 4, 0>(*a, appends, stream);
 }
 
 template <class F, bool exact = F::exact> struct tensor_path {
@@ -275,7 +300,8 @@ template <class F> struct tensor_path<F, true> {
 /* Whether the launch is attention-direct.cuh's. */
 template <class F> bool is_direct(const sharpi_kv_cuda_args &a)
 {
-    return !F::exact && a.head_dim % F::dim_unit == 0 && max_seq_rows(a) <= direct_rows;
+    return !F::exact && a.head_dim % F::dim_unit == 0 && a.head_dim <= max_direct_dim &&
+           max_seq_rows(a) <= direct_rows;
 }
 
 template <class F> int32_t quantizes(const sharpi_kv_cuda_args *a)
@@ -289,7 +315,7 @@ template <class F> int32_t attention(const sharpi_kv_cuda_args *args, void *stre
     memcpy(&a, args, args->size < sizeof a ? args->size : sizeof a);
     cudaStream_t stream = (cudaStream_t)stream_;
     const bool tensor = !F::exact && a.head_dim % F::dim_unit == 0;
-    const bool fused = a.k && is_direct<F>(a) && a.max_seq_tokens == 1 && a.causal;
+    const bool fused = a.k && tensor && a.max_seq_tokens == 1 && max_seq_rows(a) <= 16 && a.causal;
     int error = cudaSuccess;
 
     if (a.out_q8 ? !quantizes<F>(&a) : !a.out)
@@ -320,10 +346,10 @@ int32_t check(uint32_t layer, uint32_t n_heads, uint32_t n_kv_heads, uint32_t he
                            "attention of layer %u: %u heads are not a multiple of its %u KV heads", layer,
                            n_heads, n_kv_heads);
     if (head_dim < 4 || head_dim % 4 || head_dim > max_head_dim)
-        return sharpi_fail(
-            err, SHARPI_ENOTSUP,
-            "attention of layer %u on CUDA: head_dim %u is not a multiple of 4 up to %u; use the CPU backend",
-            layer, head_dim, max_head_dim);
+        return sharpi_fail(err, SHARPI_ENOTSUP,
+                           "attention of layer %u on CUDA: head_dim %u is not a "
+                           "multiple of 4 up to %u; use the CPU backend",
+                           layer, head_dim, max_head_dim);
     return F::check(layer, head_dim, err);
 }
 

@@ -93,8 +93,9 @@ struct sharpi_kv_cuda {
      * or V (host copies) into kv.h's rows and back, for tests and tools. */
     void (*page_to_rows)(void *rows, const void *page, uint32_t n_kv_heads, uint32_t head_dim);
     void (*page_from_rows)(void *page, const void *rows, uint32_t n_kv_heads, uint32_t head_dim);
-    /* Optional: 1 if a launch with these args (out_q8 aside, no pointer is looked at) would write out_q8; every decode
-     * launch of a few query heads per KV head does. A launch with out_q8 set where this says 0 is an error. */
+    /* Optional: 1 if a launch with these args (out_q8 aside, no pointer is looked at) would write out_q8: here, launches of up to
+     * 8 rows (tokens times query heads) per KV head, head_dim a multiple of 32 up to 256. A launch with out_q8 set where this
+     * says 0 is an error. */
     int32_t (*quantizes)(const struct sharpi_kv_cuda_args *args);
 };
 
