@@ -97,14 +97,14 @@ class Server:
         return {m[1]: float(m[2]) for m in re.finditer(r"^(sharpi_\S+) (\S+)$", text, re.M)}
 
     def wait_idle(self, seconds=30):
-        """Until no request runs; the metrics then."""
+        """Until no request runs, and those of clients that went away have been cleared up too; the metrics then."""
         until = time.time() + seconds
         while time.time() < until:
             m = self.metrics()
-            if m["sharpi_requests_running"] == 0 and m["sharpi_requests_queued"] == 0:
+            if m["sharpi_requests_running"] == m["sharpi_requests_queued"] == m["sharpi_http_body_bytes"] == 0:
                 return m
             time.sleep(0.05)
-        check(False, "requests still run")
+        check(False, "requests still run, or a body is held")
         return self.metrics()
 
 
