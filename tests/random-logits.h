@@ -1,4 +1,4 @@
-/* Random rows of logits, of all kinds that a sampler must bear. */
+/* What tests of the sampler share: random rows of logits, of all kinds that it must bear, and its exponential written plainly. */
 #ifndef SHARPI_TESTS_RANDOM_LOGITS_H
 #define SHARPI_TESTS_RANDOM_LOGITS_H
 
@@ -43,6 +43,20 @@ static void kinds_of_logits(float *logits, int32_t n, int32_t kind, float infini
             logits[i] = uniform() < 0.5 ? NAN : infinity;
     }
     logits[n / 2] = kind == 5 || kind == 6 ? 1 : logits[n / 2];
+}
+
+/* The exponential as it is defined: these operations in this order. */
+static float exact_exp2(float x)
+{
+    const float t = x + 12582912.0f, r = x - (t - 12582912.0f);
+    float p = r * 1.32647e-3f + 9.67151e-3f;
+    if (!(x > -125))
+        return 0;
+    p = p * r + 5.550734e-2f;
+    p = p * r + 2.4022242e-1f;
+    p = p * r + 6.9314698e-1f;
+    p = p * r + 1.0f;
+    return ldexpf(p, (int)(t - 12582912.0f));
 }
 
 #endif

@@ -63,23 +63,9 @@ static float plain_max(int32_t n)
     return high;
 }
 
-/* These operations in this order. */
-static float plain_exp2(float x)
-{
-    const float t = x + 12582912.0f, r = x - (t - 12582912.0f);
-    float p = r * 1.32647e-3f + 9.67151e-3f;
-    if (!(x > -125))
-        return 0;
-    p = p * r + 5.550734e-2f;
-    p = p * r + 2.4022242e-1f;
-    p = p * r + 6.9314698e-1f;
-    p = p * r + 1.0f;
-    return ldexpf(p, (int)(t - 12582912.0f));
-}
-
 static uint32_t plain_weight(const struct scale *by, float logit, uint64_t *depth)
 {
-    const float e = plain_exp2((logit - by->max) * (by->factor * LOG2E));
+    const float e = exact_exp2((logit - by->max) * (by->factor * LOG2E));
     const float d = (by->max - logit) * by->factor * e;
     *depth += e > 0 ? (uint64_t)(d * 0x1p30f + 0.5f) : 0;
     return (uint32_t)(e * 0x1p30f + 0.5f);

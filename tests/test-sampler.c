@@ -232,20 +232,6 @@ static int exact_by_nearness(const void *a, const void *b)
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
-/* The exponential as it is defined: these operations in this order. */
-static float exact_exp2(float x)
-{
-    const float t = x + 12582912.0f, r = x - (t - 12582912.0f);
-    float p = r * 1.32647e-3f + 9.67151e-3f;
-    if (!(x > -125))
-        return 0;
-    p = p * r + 5.550734e-2f;
-    p = p * r + 2.4022242e-1f;
-    p = p * r + 6.9314698e-1f;
-    p = p * r + 1.0f;
-    return ldexpf(p, (int)(t - 12582912.0f));
-}
-
 /* Weights of a list that is sorted by logit; returns their sum. *mean: of the depth below the highest. */
 static uint64_t exact_weigh(struct exact *list, int32_t n, float factor, float *mean)
 {

@@ -148,7 +148,7 @@ static int32_t load_scratch(struct sharpi_program *program, struct sharpi_error 
 #define FIRST_WARM_ROWS 128u /* below, steps run on few kernels that load quickly */
 
 struct warming {
-    const struct sharpi_program *program;
+    struct sharpi_program *program;
     uint32_t stop; /* atomic: the weights are there, nobody is to wait any longer */
 };
 
@@ -156,19 +156,16 @@ struct warming {
 static void launch_products(const struct warming *warming, uint32_t n_tokens, cudaStream_t stream)
 {
     const struct sharpi_program *program = warming->program;
+    const struct run run = {
+        .program = warming->program, .n_tokens = n_tokens, .n_logits = 1, .stream = stream};
     for (uint32_t i = 0; i < program->n_launches; i++) {
         const struct launch *launch = &program->launches[i];
-        struct matmul_args args = launch->product;
+        struct matmul_args args;
         if (__atomic_load_n(&warming->stop, __ATOMIC_RELAXED))
             return;
         if (launch->kind != LAUNCH_MATMUL && launch->kind != LAUNCH_LOGITS)
             continue;
-        args.n_rows = launch->rows == SHARPI_ROWS_SELECTED ? 1 : n_tokens;
-        args.stream = stream;
-        if (launch->glu && matmul_can_glu(args.ctx, args.part[0].w, args.part[1].w, args.n_rows)) {
-            args.glu = launch->glu;
-            args.glu_clamp = launch->glu_clamp;
-        }
+        args = run_product(&run, launch);
         matmul_launch(&args);
     }
 }

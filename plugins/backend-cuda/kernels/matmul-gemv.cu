@@ -414,11 +414,6 @@ static int gemv_go(const struct matmul_context *ctx, gemv_params *a, int mode, i
                          (size_t)GEMV_WARPS * a->n_stages * stage + sums, stream, ctx->overlap, a);
 }
 
-static int is_16_bit(int32_t type)
-{
-    return type == SHARPI_TYPE_F16 || type == SHARPI_TYPE_BF16;
-}
-
 /* The parts of one mode (all of them when glu) as one launch. */
 static int gemv_mode_launch(const struct matmul_args *args, int is_float)
 {

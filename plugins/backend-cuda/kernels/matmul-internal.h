@@ -18,6 +18,11 @@ struct matmul_context {
     struct matmul_blas *blas; /* or NULL */
 };
 
+static inline int is_16_bit(int32_t type)
+{
+    return type == SHARPI_TYPE_F16 || type == SHARPI_TYPE_BF16;
+}
+
 #ifdef __cplusplus
 extern "C" {
 #endif

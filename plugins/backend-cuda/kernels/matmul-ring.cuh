@@ -28,6 +28,20 @@ static __device__ __forceinline__ void copy_warp(uint8_t *dst, const uint8_t *sr
             copy_16(to + i * 512, src + i * 512);
 }
 
+/* ---- A place in a ring of slots with barriers; use: wait full with parity, fill: wait empty with parity ^ 1 ---- */
+
+struct ring_place {
+    uint32_t slot, parity;
+};
+
+static __device__ __forceinline__ void ring_step(ring_place &r, uint32_t n_slots)
+{
+    if (++r.slot == n_slots) {
+        r.slot = 0;
+        r.parity ^= 1;
+    }
+}
+
 /* ---- A warp's own copies, in groups ---- */
 
 static __device__ __forceinline__ void copy_commit(void)

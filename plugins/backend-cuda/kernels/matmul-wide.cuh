@@ -49,18 +49,6 @@ struct wide_shared {
 
 #if SHARPI_HAS_WGMMA
 
-/* A place in a ring of n buffers; use: wait full with parity, fill: wait empty with parity ^ 1. */
-struct ring_place {
-    uint32_t stage, parity;
-};
-static __device__ __forceinline__ void ring_step(ring_place &r, uint32_t n)
-{
-    if (++r.stage == n) {
-        r.stage = 0;
-        r.parity ^= 1;
-    }
-}
-
 /* ---- Which tiles and slabs are this block's ---- */
 
 struct wide_walk {
@@ -127,13 +115,13 @@ static __device__ void wide_copy(const wide_params &a, wide_shared &shared, wide
                 source[i] = (uint32_t)a.tile.in_rows[source[i]];
         }
         for (uint32_t column = walk.first_slab * columns; column < end; column += WIDE_COLUMNS) {
-            barrier_wait(&shared.act_empty[ring.stage], ring.parity ^ 1);
-            uint8_t *to = acts + ring.stage * wide_act_bytes(NT);
+            barrier_wait(&shared.act_empty[ring.slot], ring.parity ^ 1);
+            uint8_t *to = acts + ring.slot * wide_act_bytes(NT);
             copy_step<NT>(a.tile, n_tokens, column, source, to, copier, lane);
             if (column + WIDE_STEP < end)
                 copy_step<NT>(a.tile, n_tokens, column + WIDE_STEP, source, to + wide_act_bytes(NT) / 2,
                               copier, lane);
-            barrier_arrive_copies(&shared.act_full[ring.stage]);
+            barrier_arrive_copies(&shared.act_full[ring.slot]);
             ring_step(ring, a.act_buffers);
         }
         if (a.n_split > 1) { /* as the computing warps do */
@@ -247,11 +235,11 @@ static __device__ __forceinline__ void wide_slab(const wide_params &a, wide_shar
                 fragment_clear(w[now][i >> 1][i & 1]);
         }
         if (now == 0) {
-            barrier_wait(&shared.act_full[ring.stage], ring.parity);
+            barrier_wait(&shared.act_full[ring.slot], ring.parity);
             wide_fence();
         }
         const uint64_t x = wide_descriptor(
-            shared_address(acts + ring.stage * wide_act_bytes(NT) + now * (wide_act_bytes(NT) / 2)));
+            shared_address(acts + ring.slot * wide_act_bytes(NT) + now * (wide_act_bytes(NT) / 2)));
         wide_begin();
 #pragma unroll
         for (int i = 0; i < 4; i++)
@@ -261,7 +249,7 @@ static __device__ __forceinline__ void wide_slab(const wide_params &a, wide_shar
         if (now == 0 && before >= 0 && lane == 0)
             barrier_arrive(&shared.act_empty[before]);
         if (now == 1 || (step + 1) * WIDE_STEP >= (int)n_columns) {
-            before = (int)ring.stage;
+            before = (int)ring.slot;
             ring_step(ring, a.act_buffers);
         }
     }

@@ -4,11 +4,6 @@
 #include "matmul-blas.h"
 #include "matmul-internal.h"
 
-static int is_16_bit(int32_t type)
-{
-    return type == SHARPI_TYPE_F16 || type == SHARPI_TYPE_BF16;
-}
-
 /* ---- Context ---- */
 
 static int read_device(struct matmul_context *ctx)

@@ -82,19 +82,6 @@ static __device__ __forceinline__ void fill_go_on(seq_fill &f, const seq_params 
     fill_locate(f, a.stages[f.stage].product, units[f.stage].first, slab);
 }
 
-/* A place in the sequence of a ring's slots. */
-struct seq_place {
-    uint32_t slot, parity;
-};
-
-static __device__ __forceinline__ void place_next(seq_place &p, uint32_t n_slots)
-{
-    if (++p.slot == n_slots) {
-        p.slot = 0;
-        p.parity ^= 1;
-    }
-}
-
 /* Whether the phase of this parity is complete. */
 static __device__ __forceinline__ bool barrier_passed(uint64_t *barrier, uint32_t parity)
 {
@@ -136,21 +123,21 @@ static __device__ __forceinline__ void fill_rings(const seq_params &a, const seq
 {
     const uint64_t policy = read_once_policy();
     seq_fill f = {nullptr, ~0u, 0, 0, 0, 0, 0};
-    seq_place next = {0, 1}, oldest = {0, 0}; /* a new barrier has passed the phase before its first */
+    ring_place next = {0, 1}, oldest = {0, 0}; /* a new barrier has passed the phase before its first */
     uint32_t under_way = 0;
     if (r.lane < SEQ_WARPS)
         fill_go_on(f, a, units, r.lane);
     while (__any_sync(~0u, f.left > 0)) {
         const bool room = f.left && barrier_passed(r.empty + next.slot, next.parity);
         if (under_way && barrier_passed(r.full + oldest.slot, oldest.parity)) {
-            place_next(oldest, r.n_slots);
+            ring_step(oldest, r.n_slots);
             under_way--;
         }
         const bool copies = room && under_way < a.n_under_way;
         if (copies) {
             copy_bulk(r.slots + next.slot * r.slot_bytes, f.at, f.left == 1 ? f.tail_bytes : f.slab_bytes,
                       r.full + next.slot, policy);
-            place_next(next, r.n_slots);
+            ring_step(next, r.n_slots);
             under_way++;
             f.at += f.slab_bytes;
             if (--f.left == 0)

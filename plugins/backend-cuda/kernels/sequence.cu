@@ -265,11 +265,6 @@ extern "C" void sequence_begin(struct sequence *sequence, const struct matmul_co
     sequence->n_blocks = min(ctx->n_sms, (int)SEQ_MAX_BLOCKS);
 }
 
-static bool is_16_bit(int32_t type)
-{
-    return type == SHARPI_TYPE_F16 || type == SHARPI_TYPE_BF16;
-}
-
 static void fill_part(seq_part *to, const struct matmul_part *part)
 {
     const struct cuda_matrix *m = part->w;
