@@ -118,15 +118,34 @@ static int32_t place_in_arena(struct placing *placing, const struct node *node, 
     return SHARPI_OK;
 }
 
+/* Formats of an attention's output that it may write itself: their memory is theirs from its step on. */
+static int32_t place_formats(struct placing *placing, const struct node *attention, int32_t position,
+                             struct sharpi_error *err)
+{
+    struct flow *flow = placing->flow;
+    int32_t status = SHARPI_OK;
+    for (uint32_t i = 0; i < flow->n_nodes && !status; i++) {
+        const struct node *node = &flow->nodes[i];
+        if (node->kind != NODE_QUANTIZE || node->in[0] != attention->out ||
+            !(flow->traits->attention_formats >> node->index & 1))
+            continue;
+        flow->cells[node->out].made_step = attention->step;
+        status = place_in_arena(placing, attention, &flow->cells[node->out], position, err);
+    }
+    return status;
+}
+
 static int32_t place_node(struct placing *placing, int32_t position, struct sharpi_error *err)
 {
     struct flow *flow = placing->flow;
     const struct node *node = &flow->nodes[flow->schedule[position]];
     int32_t cells[NODE_MAX_CELLS], status = SHARPI_OK;
     uint32_t n = node_writes(node, cells);
+    if (node->kind == NODE_ATTENTION && flow->traits->attention_formats)
+        status = place_formats(placing, node, position, err);
     for (uint32_t i = 0; i < n && !status; i++) {
         struct cell *cell = root_of(flow, cells[i]);
-        if (cell->place == PLACE_LOGITS)
+        if (cell->place == PLACE_LOGITS || cell->storage >= 0)
             continue;
         if (cell->row_made && !cell->is_shared && cell->last_step == cell->made_step &&
             has_local_room(flow, node, cell))

@@ -172,6 +172,7 @@ static int32_t attention_add(struct flow *flow, const struct sharpi_op *op, cons
     a->v = op->in[2];
     a->out = op->out;
     a->sinks = sinks;
+    a->codes = -1;
     a->args = (struct sharpi_kv_cuda_args){.size = sizeof a->args,
                                            .n_heads = attr->n_heads,
                                            .n_kv_heads = attr->n_kv_heads,
@@ -236,6 +237,7 @@ static const struct flow_traits traits = {
                   KIND(NODE_COPY_TAP),
     .max_best = TOPK_MAX,
     .attention_appends = 1,
+    .attention_formats = 1u << ACT_Q8,
     .embeds_weights = 1,
     .format_row_bytes = format_row_bytes,
     .weight = weight_add,
@@ -267,6 +269,18 @@ static void find_max_length(struct sharpi_program *program)
     }
 }
 
+/* Which attentions' outputs are wanted as ACT_Q8, where. */
+static void find_codes(struct sharpi_program *program)
+{
+    for (uint32_t i = 0; i < program->flow.n_nodes; i++) {
+        const struct node *node = &program->flow.nodes[i];
+        for (uint32_t k = 0; k < program->n_attentions && node->kind == NODE_QUANTIZE; k++) {
+            if (node->index == ACT_Q8 && node->in[0] == program->attentions[k].out)
+                program->attentions[k].codes = node->out;
+        }
+    }
+}
+
 static int32_t compile_stages(struct sharpi_program *program, struct sharpi_error *err)
 {
     struct flow *flow = &program->flow;
@@ -277,6 +291,7 @@ static int32_t compile_stages(struct sharpi_program *program, struct sharpi_erro
         return status;
     if (flow->logits_cell >= 0)
         flow->cells[flow->logits_cell].stride = round64(flow->n_vocab * sizeof(float));
+    find_codes(program);
     if ((status = find_embedding(program, err)) || (status = program_lay_out(program, err)))
         return status;
     program->weight_memory = (uint8_t *)(UINT64_C(1) << 52); /* on paper: no launch is made with these */

@@ -29,7 +29,7 @@
 #define MIN_LOGITS_ROWS 16u
 #define MAX_CLASSES     16u
 #define N_BUCKETS       8u /* 1, 2, 4 .. 128 */
-#define MAX_VARIANTS    4u
+#define MAX_VARIANTS    8u
 
 /* A matrix or the stack of a layer's expert matrices. */
 struct weight {
@@ -44,6 +44,7 @@ struct attention {
     uint32_t kv_layer, layer;
     int32_t q, k, v, out; /* cells; k, v -1: no append */
     int32_t sinks;        /* vector or -1 */
+    int32_t codes;        /* cell of `out` in ACT_Q8, which attention may write itself; -1 */
 };
 
 /* One mixture. A token's expert rows lie in token-major order or, `sorted`, by expert. */
@@ -75,7 +76,7 @@ enum launch_kind {
 };
 
 /* Variants of a row step: which of its ops other launches did already, and in which order experts' rows lie. */
-enum { VARIANT_PLAIN = 0, VARIANT_GLU_DONE = 1, VARIANT_UNSORTED = 2 };
+enum { VARIANT_PLAIN = 0, VARIANT_GLU_DONE = 1, VARIANT_UNSORTED = 2, VARIANT_CODES_DONE = 4 };
 
 struct launch {
     int32_t kind; /* enum launch_kind */
@@ -88,6 +89,7 @@ struct launch {
     uint32_t variants;          /* row steps: the bits that variants have */
     struct matmul_args product; /* products, logits; n_rows and rest are filled when it runs */
     int32_t glu, glu_launch; /* product: activation that can be fused; row step: whose product does it, -1 */
+    int32_t codes_of; /* row step: the attention that may have written its output's ACT_Q8 itself, -1 */
     float glu_clamp;
     float scale;                           /* look-up */
     struct rows_step *steps[MAX_VARIANTS]; /* row steps, by variant; one of a mixture's hidden rows */

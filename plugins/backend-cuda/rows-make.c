@@ -1,6 +1,7 @@
 /* Row steps as kernels/rows.h wants them: nodes become row ops, chains are dealt to launches.
  *
- * A row step has variants: when the product before it has done the glu already, and when experts' rows lie in token order.
+ * A row step has variants: when the product before it has done the glu already, when experts' rows lie in token order, and when
+ * attention has written its output's codes itself.
  */
 #include "program.h"
 
@@ -9,6 +10,7 @@ struct making {
     const struct sharpi_program *program;
     uint32_t variant;
     int32_t glu_in, glu_out; /* cells of the glu that was dropped: the result lies in the first; -1 */
+    int32_t codes_of;        /* the launch's */
     struct row_op ops[ROWS_MAX_OPS];
     struct rows_chain chains[ROWS_MAX_CHAINS];
     uint32_t n_ops, n_chains;
@@ -198,6 +200,23 @@ static int32_t drop_glu(struct making *making, const struct node *node, struct r
     return cells[node->out].base == cells[node->in[0]].base;
 }
 
+/* The attention whose output this node brings into a format; -1. */
+static int32_t attention_of(const struct sharpi_program *program, const struct node *node)
+{
+    for (uint32_t i = 0; i < program->n_attentions && node->kind == NODE_QUANTIZE; i++) {
+        if (program->attentions[i].out == node->in[0] && program->attentions[i].codes >= 0)
+            return (int32_t)i;
+    }
+    return -1;
+}
+
+/* Nothing to do in steps of so few rows that attention writes codes: they are there, or are not wanted. */
+static int32_t is_idle(const struct making *making, const struct node *node, const struct row_op *op)
+{
+    return making->variant & VARIANT_CODES_DONE && attention_of(making->program, node) == making->codes_of &&
+           (op->format == ACT_Q8 || op->min_rows > MATMUL_GEMV_ROWS);
+}
+
 static int32_t add_node(struct making *making, const struct node *node, int32_t is_done,
                         struct sharpi_error *err)
 {
@@ -216,7 +235,7 @@ static int32_t add_node(struct making *making, const struct node *node, int32_t 
         op->in[1] = operand(making, node->in[1]);
     op->vector = node->vector >= 0 ? flow->vectors[node->vector].data : NULL;
     fill_kind(making, node, op);
-    if (is_done && drop_glu(making, node, op))
+    if ((is_done && drop_glu(making, node, op)) || is_idle(making, node, op))
         return SHARPI_OK;
     making->n_ops++;
     return SHARPI_OK;
@@ -267,11 +286,12 @@ static int32_t add_chain(struct making *making, const struct chain *chain, int32
     return status;
 }
 
-/* Which variants of these chains differ from the plain one (bits). */
+/* Which variants of these chains differ from the plain one (bits); *codes_of: the first attention whose codes they make, -1. */
 static uint32_t find_variants(const struct sharpi_program *program, const struct chain *const *chains,
-                              uint32_t n_chains, int32_t glu_launch)
+                              uint32_t n_chains, int32_t glu_launch, int32_t *codes_of)
 {
     uint32_t variants = 0;
+    *codes_of = -1;
     for (uint32_t c = 0; c < n_chains; c++) {
         for (uint32_t i = 0; i < chains[c]->n; i++) {
             const struct node *node = &program->flow.nodes[program->flow.schedule[chains[c]->first + i]];
@@ -279,9 +299,11 @@ static uint32_t find_variants(const struct sharpi_program *program, const struct
                 variants |= VARIANT_GLU_DONE;
             if (node->kind == NODE_COMBINE)
                 variants |= VARIANT_UNSORTED;
+            if (*codes_of < 0)
+                *codes_of = attention_of(program, node);
         }
     }
-    return variants;
+    return variants | (*codes_of >= 0 ? VARIANT_CODES_DONE : 0);
 }
 
 /* The look-up of token ids comes before the step that begins with its rows. */
@@ -309,7 +331,8 @@ static int32_t make_launch(struct sharpi_program *program, const struct chain *c
                            uint32_t n_chains, int32_t glu_launch, struct sharpi_error *err)
 {
     const struct node *first = &program->flow.nodes[program->flow.schedule[chains[0]->first]];
-    uint32_t variants = find_variants(program, chains, n_chains, glu_launch);
+    int32_t codes_of;
+    uint32_t variants = find_variants(program, chains, n_chains, glu_launch, &codes_of);
     int32_t status = make_lookup(program, chains, n_chains, err);
     struct launch *launch = status ? NULL : launch_add(program, LAUNCH_ROWS, first, err);
     struct making *making = launch ? flow_alloc(&program->flow, 1, sizeof *making, err) : NULL;
@@ -322,6 +345,7 @@ static int32_t make_launch(struct sharpi_program *program, const struct chain *c
         making->program = program;
         making->variant = v;
         making->glu_in = making->glu_out = -1;
+        making->codes_of = codes_of;
         for (uint32_t c = 0; c < n_chains && !status; c++)
             status = add_chain(making, chains[c], glu_launch, err);
         if (!status)
@@ -334,6 +358,7 @@ static int32_t make_launch(struct sharpi_program *program, const struct chain *c
     launch->rows = chains[0]->rows;
     launch->variants = variants;
     launch->glu_launch = variants & VARIANT_GLU_DONE ? glu_launch : -1;
+    launch->codes_of = codes_of;
     return SHARPI_OK;
 }
 

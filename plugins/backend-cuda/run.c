@@ -59,6 +59,24 @@ static int launch_product(const struct run *run, const struct launch *launch)
     return matmul_launch(&args);
 }
 
+static struct sharpi_kv_cuda_args attention_args(const struct run *run, const struct attention *a)
+{
+    struct sharpi_kv_cuda_args args = a->args;
+    args.max_tokens = run->n_tokens;
+    args.max_seqs = run->n_seqs;
+    args.max_seq_tokens = run->max_seq_tokens;
+    args.overlaps = run->program->device->overlap;
+    return args;
+}
+
+/* Whether attention writes the codes that the product after it reads. */
+static int32_t writes_codes(const struct run *run, const struct attention *a)
+{
+    const struct sharpi_kv_cuda_args args = attention_args(run, a);
+    return a->codes >= 0 && run->n_tokens <= MATMUL_GEMV_ROWS && SHARPI_HAS(a->kernels, quantizes) &&
+           a->kernels->quantizes && a->kernels->quantizes(&args);
+}
+
 const struct rows_step *run_rows_step(const struct run *run, const struct launch *launch)
 {
     const struct sharpi_program *program = run->program;
@@ -67,6 +85,8 @@ const struct rows_step *run_rows_step(const struct run *run, const struct launch
         variant |= VARIANT_GLU_DONE;
     if (!experts_sorted(run->n_tokens))
         variant |= VARIANT_UNSORTED & launch->variants;
+    if (launch->codes_of >= 0 && writes_codes(run, &program->attentions[launch->codes_of]))
+        variant |= VARIANT_CODES_DONE;
     return launch->steps[variant];
 }
 
@@ -118,12 +138,13 @@ static int launch_gather(const struct run *run, const struct launch *launch)
 
 static int launch_attention(const struct run *run, const struct launch *launch)
 {
-    const struct attention *a = &run->program->attentions[launch->index];
-    struct sharpi_kv_cuda_args args = a->args;
-    args.max_tokens = run->n_tokens;
-    args.max_seqs = run->n_seqs;
-    args.max_seq_tokens = run->max_seq_tokens;
-    args.overlaps = run->program->device->overlap;
+    const struct sharpi_program *program = run->program;
+    const struct attention *a = &program->attentions[launch->index];
+    struct sharpi_kv_cuda_args args = attention_args(run, a);
+    if (writes_codes(run, a)) {
+        args.out_q8 = program->flow.cells[a->codes].base;
+        args.out_q8_stride = program->flow.cells[a->codes].stride;
+    }
     return a->kernels->attention(&args, run->stream);
 }
 

@@ -37,7 +37,8 @@ static uint32_t gather(struct sequence *sequence, const struct run *one_row, uin
 
 int32_t sequences_make(struct sharpi_program *program, struct sharpi_error *err)
 {
-    const struct run one_row = {.program = program, .n_tokens = 1, .n_logits = 1, .n_seqs = 1};
+    const struct run one_row = {
+        .program = program, .n_tokens = 1, .n_logits = 1, .n_seqs = 1, .max_seq_tokens = 1};
     struct sequence *sequence = NULL;
     uint32_t n = 1, n_products;
     for (uint32_t i = 0; i < program->n_launches; i += n) {
