@@ -1,7 +1,8 @@
 /* Sequences against the launches that they stand for: the same stages on the same random memory, once one by one and once as one
  * kernel. Everything in memory must be equal afterwards up to the order of sums, and what no stage writes exactly.
  *
- * The stages are a layer's: norm, q/k/v, heads, (quantize) o into the residual, norms, gate and up, down, norms.
+ * The stages are a layer's: norm, q/k/v, heads, (quantize) o into the residual, norms, gate and up, down; with `gate_width` what
+ * Gemma 4 adds: norms beside the heads, norm into the residual, products with f32 weights down to that width and up again.
  */
 #include <cuda_runtime.h>
 #include <math.h>
@@ -27,6 +28,7 @@ struct shape {
     int32_t type, type_v; /* of v: a product of two types */
     int32_t activation;
     int bias, has_rope;
+    uint32_t gate_width; /* 0: no such products */
 };
 
 struct layer {
@@ -36,9 +38,10 @@ struct layer {
     int has_bulk; /* the device can run sequences */
     int32_t *n_rows;
     rows_batch batch;
-    cuda_matrix q, k, v, o, gate, up, down;
-    rows_step *steps[5];
-    matmul_args products[4];
+    cuda_matrix q, k, v, o, gate, up, down, narrow, widen, other;
+    rows_step *steps[7];
+    matmul_args products[6];
+    uint32_t n_launches;
 };
 
 /* ---- Weights: random bits, with scales that a model could have */
@@ -52,6 +55,9 @@ void random_rows(int32_t type, uint8_t *dst, uint64_t n_in, uint64_t n_rows)
         for (uint32_t i = 0; i < info->block_bytes; i++)
             dst[i] = (uint8_t)random_bits();
         switch (type) {
+        case SHARPI_TYPE_F32: /* +-2^-7 .. 2^-5 */
+            dst[3] = (uint8_t)((dst[3] & 0x80) | 0x3c);
+            break;
         case SHARPI_TYPE_BF16: /* +-2^-7 .. 2^-4 */
             dst[1] = (uint8_t)((dst[1] & 0x80) | 0x3c);
             break;
@@ -185,10 +191,25 @@ rows_step *make_norms(layer *l, uint32_t width, row_operand in, row_operand resi
     return make_step(&chain, 1);
 }
 
-rows_step *make_heads(layer *l, const shape *s, row_operand q, row_operand k)
+/* times = (norm(a row) + a row) * scale, in ops[0..2]. */
+rows_chain make_times(layer *l, uint32_t width, row_operand times, row_op *ops)
+{
+    row_operand normed = {}, sum = {};
+    normed.local = 1;
+    sum.local = 2;
+    ops[0] = norm_of(l, width, 0, take_row(l, width * 4), normed);
+    ops[1] = op_of(ROW_ADD, width, normed, sum);
+    ops[1].in[1] = take_row(l, width * 4);
+    ops[2] = op_of(ROW_SCALE, width, sum, times);
+    ops[2].scale = 0.7f;
+    return {ops, 3};
+}
+
+/* `times`: a chain beside the heads makes it. */
+rows_step *make_heads(layer *l, const shape *s, row_operand q, row_operand k, row_operand times)
 {
     row_operand table = take_row(l, s->head_dim * 4);
-    row_op ops[4] = {norm_of(l, s->n_heads * s->head_dim, s->head_dim, q, q),
+    row_op ops[7] = {norm_of(l, s->n_heads * s->head_dim, s->head_dim, q, q),
                      op_of(ROW_ROPE, s->n_heads * s->head_dim, q, q),
                      norm_of(l, s->n_kv_heads * s->head_dim, s->head_dim, k, k),
                      op_of(ROW_ROPE, s->n_kv_heads * s->head_dim, k, k)};
@@ -197,8 +218,49 @@ rows_step *make_heads(layer *l, const shape *s, row_operand q, row_operand k)
         ops[i].group = ops[i].n_rot = s->head_dim;
         ops[i].rope_mode = SHARPI_ROPE_NEOX;
     }
-    rows_chain chains[2] = {{ops, s->has_rope ? 2u : 1u}, {ops + 2, s->has_rope ? 2u : 1u}};
-    return make_step(chains, 2);
+    rows_chain chains[3] = {{ops, s->has_rope ? 2u : 1u}, {ops + 2, s->has_rope ? 2u : 1u}};
+    if (s->gate_width)
+        chains[2] = make_times(l, s->gate_width, times, ops + 4);
+    return make_step(chains, s->gate_width ? 3 : 2);
+}
+
+/* residual += norm(in) */
+rows_step *make_add(layer *l, uint32_t width, row_operand in, row_operand residual)
+{
+    row_operand local = {};
+    local.local = 1;
+    row_op ops[2] = {norm_of(l, width, 0, in, local), op_of(ROW_ADD, width, local, residual)};
+    ops[1].in[1] = residual;
+    rows_chain chain = {ops, 2};
+    return make_step(&chain, 1);
+}
+
+rows_step *make_glu(const shape *s, row_operand gate, row_operand times, row_operand out)
+{
+    row_op op = op_of(ROW_GLU, s->gate_width, gate, out);
+    op.in[1] = times;
+    op.activation = s->activation;
+    op.limit = s->bias ? 0.5f : 0.0f;
+    rows_chain chain = {&op, 1};
+    return make_step(&chain, 1);
+}
+
+/* made = widen (act(narrow residual) * times); with bias a second matrix of the same input, so that the activation stays a stage. */
+void make_gated(layer *l, const shape *s, row_operand residual, row_operand made, row_operand times)
+{
+    const uint32_t n = s->gate_width;
+    row_operand gate = take_row(l, n * 4), hidden = take_row(l, n * 4), other = take_row(l, 28);
+    l->narrow = make_matrix(SHARPI_TYPE_F32, s->width, n);
+    l->widen = make_matrix(SHARPI_TYPE_F32, n, s->width);
+    l->other = make_matrix(SHARPI_TYPE_F32, s->width, 7);
+    l->steps[5] = make_add(l, s->width, made, residual);
+    l->products[4] = product_of(l, &residual, &residual);
+    add_part(l, &l->products[4], &l->narrow, gate, s->bias, MATMUL_STORE);
+    if (s->bias)
+        add_part(l, &l->products[4], &l->other, other, 0, MATMUL_ADD);
+    l->steps[6] = make_glu(s, gate, times, hidden);
+    l->products[5] = product_of(l, &hidden, &hidden);
+    add_part(l, &l->products[5], &l->widen, made, 0, MATMUL_ADD);
 }
 
 void make_layer(layer *l, const shape *s)
@@ -208,7 +270,8 @@ void make_layer(layer *l, const shape *s)
                 codes = take_row(l, act_row_bytes(ACT_Q8, d)), q = take_row(l, wide * 4),
                 k = take_row(l, kv * 4), v = take_row(l, kv * 4),
                 q_codes = take_row(l, act_row_bytes(ACT_Q8, wide)), hidden = take_row(l, s->n_ff * 4),
-                hidden_codes = take_row(l, act_row_bytes(ACT_Q8, s->n_ff));
+                hidden_codes = take_row(l, act_row_bytes(ACT_Q8, s->n_ff)),
+                times = take_row(l, s->gate_width * 4);
     row_op quantize = format_of(wide, q, q_codes), quantize_hidden = format_of(s->n_ff, hidden, hidden_codes);
     rows_chain one = {&quantize, 1}, two = {&quantize_hidden, 1};
     l->q = make_matrix(s->type, d, wide);
@@ -223,7 +286,7 @@ void make_layer(layer *l, const shape *s)
     add_part(l, &l->products[0], &l->q, q, s->bias, MATMUL_STORE);
     add_part(l, &l->products[0], &l->k, k, s->bias, MATMUL_STORE);
     add_part(l, &l->products[0], &l->v, v, 0, MATMUL_STORE);
-    l->steps[1] = make_heads(l, s, q, k);
+    l->steps[1] = make_heads(l, s, q, k, times);
     l->steps[2] = make_step(&one, 1);
     l->products[1] = product_of(l, &q, &q_codes);
     add_part(l, &l->products[1], &l->o, residual, 0, MATMUL_ADD);
@@ -235,15 +298,17 @@ void make_layer(layer *l, const shape *s)
     l->steps[4] = make_step(&two, 1);
     l->products[3] = product_of(l, &hidden, &hidden_codes);
     add_part(l, &l->products[3], &l->down, made, 0, MATMUL_STORE);
+    if (s->gate_width)
+        make_gated(l, s, residual, made, times);
+    l->n_launches = s->gate_width ? 13 : 9;
 }
 
 /* In order: steps 0, products 0, steps 1 .. */
-enum { N_LAUNCHES = 9 };
-const int launches[N_LAUNCHES] = {0, ~0, 1, 2, ~1, 3, ~2, 4, ~3};
+const int launches[13] = {0, ~0, 1, 2, ~1, 3, ~2, 4, ~3, 5, ~4, 6, ~5};
 
 void launch_one_by_one(const layer *l)
 {
-    for (int i = 0; i < N_LAUNCHES; i++) {
+    for (uint32_t i = 0; i < l->n_launches; i++) {
         if (launches[i] < 0)
             OK(matmul_launch(&l->products[~launches[i]]));
         else
@@ -256,7 +321,7 @@ sequence *make_sequence(const layer *l)
     sequence *s = (sequence *)malloc(sequence_bytes());
     int ok = 1;
     sequence_begin(s, l->ctx);
-    for (int i = 0; i < N_LAUNCHES; i++)
+    for (uint32_t i = 0; i < l->n_launches; i++)
         ok &= launches[i] < 0 ? sequence_add_product(s, &l->products[~launches[i]])
                               : sequence_add_rows(s, l->steps[launches[i]], &l->batch);
     if (ok && sequence_end(s))
@@ -358,11 +423,16 @@ int check_counters(layer *l, sequence *s)
 
 void free_layer(layer *l)
 {
-    const cuda_matrix *m[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
-    for (const cuda_matrix *w : m)
+    cuda_matrix *m[] = {&l->q,  &l->k,    &l->v,      &l->o,     &l->gate,
+                        &l->up, &l->down, &l->narrow, &l->widen, &l->other};
+    for (cuda_matrix *w : m) {
         cudaFree((void *)w->data);
-    for (rows_step *step : l->steps)
+        *w = {};
+    }
+    for (rows_step *&step : l->steps) {
         free(step);
+        step = NULL;
+    }
 }
 
 int check_shape(layer *l, const shape *s)
@@ -413,6 +483,13 @@ int test_sequence(int bench)
          0, 1},
         {"one block's worth", 64, 96, 64, 2, 1, SHARPI_TYPE_Q8_0, SHARPI_TYPE_Q4_1, SHARPI_ACT_SILU, 0, 1},
         {"odd widths", 352, 1056, 128, 3, 1, SHARPI_TYPE_Q4_0, SHARPI_TYPE_Q8_0, SHARPI_ACT_GELU_ERF, 1, 1},
+        {"q8_0, gated by f32", 2560, 10240, 256, 8, 2, SHARPI_TYPE_Q8_0, SHARPI_TYPE_Q8_0,
+         SHARPI_ACT_GELU_TANH, 0, 1, 256},
+        {"f32 and others", 352, 1056, 128, 3, 1, SHARPI_TYPE_Q4_0, SHARPI_TYPE_Q8_0, SHARPI_ACT_SILU, 1, 1,
+         36},
+        {"f32 and 16-bit", 576, 1088, 64, 9, 3, SHARPI_TYPE_BF16, SHARPI_TYPE_F32, SHARPI_ACT_GELU_TANH, 0, 1,
+         128},
+        {"f32 of one block", 64, 96, 64, 2, 1, SHARPI_TYPE_F16, SHARPI_TYPE_F32, SHARPI_ACT_SILU, 0, 1, 4},
     };
     layer l = {};
     int bad = make_world(&l);

@@ -94,11 +94,11 @@ static void match_residual(match_chain *m, norms_params *p)
     }
 }
 
-static bool match_norms(const match_launch *l, norms_params *p)
+static bool match_norms_chain(const match_launch *l, uint32_t number, norms_params *p)
 {
-    match_chain m = chain_of(l->step, 0, l->n_rows / l->step->rows_factor);
+    match_chain m = chain_of(l->step, number, l->n_rows / l->step->rows_factor);
     const rows_dev_op *op;
-    if (l->step->n_chains != 1 || m.n == 0)
+    if (m.n == 0)
         return false;
     *p = {};
     p->rows = l->rows;
@@ -132,6 +132,11 @@ static bool match_norms(const match_launch *l, norms_params *p)
         p->format = op->format;
     }
     return m.at == m.n && p->chunks <= 8192;
+}
+
+static bool match_norms(const match_launch *l, norms_params *p)
+{
+    return l->step->n_chains == 1 && match_norms_chain(l, 0, p);
 }
 
 /* ---- Heads */
@@ -180,19 +185,31 @@ static bool match_heads_chain(match_chain *m, uint32_t *head_dim, heads_chain *c
     return true;
 }
 
-static bool match_heads(const match_launch *l, heads_params *p, uint32_t *head_dim)
+/* All chains that are heads. *other: the number of the one that is not, UINT32_MAX if all are; with more of them it does not match. */
+static bool match_some_heads(const match_launch *l, heads_params *p, uint32_t *head_dim, uint32_t *other)
 {
     *p = {};
     p->rows = l->rows;
-    p->n_chains = l->step->n_chains;
     p->n_rows = l->n_rows;
     *head_dim = 0;
-    for (uint32_t c = 0; c < p->n_chains; c++) {
+    *other = UINT32_MAX;
+    for (uint32_t c = 0; c < l->step->n_chains; c++) {
         match_chain m = chain_of(l->step, c, l->n_rows / l->step->rows_factor);
-        if (m.n == 0 || !match_heads_chain(&m, head_dim, &p->chains[c]))
+        heads_chain chain = {};
+        if (m.n && match_heads_chain(&m, head_dim, &chain))
+            p->chains[p->n_chains++] = chain;
+        else if (*other == UINT32_MAX)
+            *other = c;
+        else
             return false;
     }
     return *head_dim == 64 || *head_dim == 128 || *head_dim == 256 || *head_dim == 512;
+}
+
+static bool match_heads(const match_launch *l, heads_params *p, uint32_t *head_dim)
+{
+    uint32_t other;
+    return match_some_heads(l, p, head_dim, &other) && other == UINT32_MAX;
 }
 
 /* ---- Glu */

@@ -1,6 +1,6 @@
 /* What the sequence kernel reads from its parameters, and where in it a block finds its part.
  *
- * A product's units (16 weight rows; with glu the gate's and the up's) are dealt to blocks in contiguous runs of n or n + 1; which
+ * A product's units (16 weight rows, of f32 weights one; with glu the gate's and the up's) are dealt to blocks in contiguous runs of n or n + 1; which
  * blocks have the longer runs turns from product to product. The slabs of a block's units in a row, (unit, pass, slab), are
  * dealt to its warps in contiguous ranges that differ by one slab at most.
  */
@@ -15,12 +15,15 @@ enum { SEQ_WARPS = 15, SEQ_THREADS = 32 * SEQ_WARPS }; /* that read; one more fi
 enum { SEQ_MAX_SEGMENTS = 8 }; /* (unit, pass)es that a warp's range of a product touches */
 enum { SEQ_MAX_SLOTS = 6 };    /* of a warp's ring */
 enum { SEQ_MAX_CHAINS = 4 };
+enum { SEQ_F32_COLUMNS = 512 }; /* of a slab of f32 weights */
 
 /* Kernels by the types of their products: fewer types leave more registers to each. */
 enum seq_set { SEQ_SET_Q4_0, SEQ_SET_Q8_0, SEQ_SET_K, SEQ_SET_16_BIT, SEQ_SET_ALL, SEQ_N_SETS };
 
 static constexpr __host__ __device__ bool in_set(int32_t type, int set)
 {
+    if (type == SHARPI_TYPE_F32)
+        return true;
     switch (set) {
     case SEQ_SET_Q4_0:
         return type == SHARPI_TYPE_Q4_0;
@@ -35,7 +38,7 @@ static constexpr __host__ __device__ bool in_set(int32_t type, int set)
     }
 }
 
-enum seq_kind { SEQ_PRODUCT, SEQ_PRODUCT_16_BIT, SEQ_NORMS, SEQ_HEADS, SEQ_GLU };
+enum seq_kind { SEQ_PRODUCT, SEQ_PRODUCT_16_BIT, SEQ_PRODUCT_F32, SEQ_NORMS, SEQ_HEADS, SEQ_GLU };
 
 struct seq_part {
     const uint8_t *data;
@@ -50,18 +53,22 @@ struct seq_product {
     seq_part part[MATMUL_MAX_PARTS];
     const uint8_t *act;
     uint8_t *codes;     /* not NULL: the first part's (with glu: the only) outputs also go here, as ACT_Q8 */
+    const float *times; /* f32 weights, not NULL: act(the first part's outputs) * times go to `made` */
+    float *made;
     uint32_t unit_step; /* units that stay in one block: 2, a block of 32 outputs, for codes; else 1 */
     uint32_t n_parts, n_passes, n_units, n_slabs, n_in;
     uint32_t rotation; /* of blocks */
-    int32_t glu;
+    int32_t glu;       /* the activation, of a pair or with `times` */
     float glu_clamp;
 };
 
-/* Heads of all chains; chains[].first_block is the number of the chain's first head. */
+/* Heads of all chains, in the first n_blocks blocks; chains[].first_block is the number of the chain's first head. A chain beside
+ * them that is norms is the next block's. */
 struct seq_heads {
     fused_rows rows;
-    uint32_t n_chains, n_heads, head_dim;
+    uint32_t n_chains, n_heads, head_dim, n_blocks;
     heads_chain chains[SEQ_MAX_CHAINS];
+    norms_params norms;
 };
 
 struct seq_stage {
@@ -85,7 +92,7 @@ struct seq_params {
 
 static __host__ __device__ __forceinline__ bool is_product(const seq_stage &s)
 {
-    return s.kind <= SEQ_PRODUCT_16_BIT;
+    return s.kind <= SEQ_PRODUCT_F32;
 }
 
 struct seq_units {

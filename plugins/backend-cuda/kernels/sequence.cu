@@ -20,7 +20,7 @@
  *
  * Compute capability 9.0 and later (bulk copies); elsewhere sequence_end says no, and the kernel is never launched.
  */
-#include "sequence-product.cuh"
+#include "sequence-f32.cuh"
 
 #include "launch.h"
 
@@ -160,11 +160,16 @@ static __device__ __forceinline__ void run_stage(const seq_stage &s, seq_warp &w
         if constexpr (SET >= SEQ_SET_16_BIT)
             product_run<GEMV_FLOAT, SET>(s.product, w, shared->units[block.stage], n_rows, block);
         break;
-    case SEQ_NORMS:
-        run_norms(s.norms, shared->part, block);
+    case SEQ_PRODUCT_F32:
+        f32_run(s.product, w, shared->units[block.stage], n_rows, block);
         break;
     case SEQ_HEADS:
-        run_heads(s.heads, block);
+        if (blockIdx.x < s.heads.n_blocks) {
+            run_heads(s.heads, block);
+            break;
+        } /* fall through */
+    case SEQ_NORMS:
+        run_norms(s.kind == SEQ_NORMS ? s.norms : s.heads.norms, shared->part, block);
         break;
     default:
         run_glu(s.glu, block);
@@ -265,41 +270,67 @@ extern "C" void sequence_begin(struct sequence *sequence, const struct matmul_co
     sequence->n_blocks = min(ctx->n_sms, (int)SEQ_MAX_BLOCKS);
 }
 
+/* The stage that products with weights of this type are. */
+static int kind_of(int32_t type)
+{
+    return type == SHARPI_TYPE_F32 ? SEQ_PRODUCT_F32 : is_16_bit(type) ? SEQ_PRODUCT_16_BIT : SEQ_PRODUCT;
+}
+
+static uint32_t slab_columns(int kind)
+{
+    return kind == SEQ_PRODUCT_F32 ? SEQ_F32_COLUMNS : kind == SEQ_PRODUCT_16_BIT ? 128 : 256;
+}
+
+static uint32_t unit_rows(int kind)
+{
+    return kind == SEQ_PRODUCT_F32 ? 1 : MATMUL_GROUP;
+}
+
+/* As group_bytes() and slab_bytes() of the units' weights. */
+static uint64_t unit_bytes(int32_t type, uint64_t n_in)
+{
+    return type == SHARPI_TYPE_F32 ? 4 * n_in : group_bytes(slab_layout_of(type), n_in);
+}
+
+static uint32_t bytes_of_slab(int32_t type, uint32_t columns)
+{
+    return type == SHARPI_TYPE_F32 ? 4 * columns : slab_bytes(slab_layout_of(type), columns);
+}
+
 static void fill_part(seq_part *to, const struct matmul_part *part)
 {
     const struct cuda_matrix *m = part->w;
-    const slab_layout l = slab_layout_of(m->type);
-    const uint32_t tail = (uint32_t)(m->n_in % l.columns);
+    const uint32_t columns = slab_columns(kind_of(m->type)), tail = (uint32_t)(m->n_in % columns);
     to->data = (const uint8_t *)m->data;
     to->bias = part->bias;
     to->out = part->out;
-    to->group_bytes = (uint32_t)group_bytes(l, m->n_in);
+    to->group_bytes = (uint32_t)unit_bytes(m->type, m->n_in);
     to->n_out = (uint32_t)m->n_out;
-    to->slab_bytes = (uint16_t)slab_bytes(l, l.columns);
-    to->last_slab_bytes = (uint16_t)slab_bytes(l, tail ? tail : l.columns);
+    to->slab_bytes = (uint16_t)bytes_of_slab(m->type, columns);
+    to->last_slab_bytes = (uint16_t)bytes_of_slab(m->type, tail ? tail : columns);
     to->type = (int16_t)m->type;
     to->epilogue = (int16_t)part->epilogue;
 }
 
-/* The parts of one kind (16-bit or quantized weights); false: none. */
-static bool fill_product(seq_product *p, const struct matmul_args *args, bool is_float)
+/* The parts of one kind; false: none. */
+static bool fill_product(seq_product *p, const struct matmul_args *args, int kind)
 {
     *p = {};
     for (uint32_t i = 0; i < args->n_parts; i++) {
         const struct cuda_matrix *m = args->part[i].w;
-        if (is_16_bit(m->type) != is_float)
+        if (kind_of(m->type) != kind)
             continue;
         seq_part *part = &p->part[p->n_parts++];
         fill_part(part, &args->part[i]);
         part->first_unit = p->n_units;
         if (!args->glu || p->n_parts == 1)
-            p->n_units += (uint32_t)((m->n_out + 15) / 16);
+            p->n_units += divide_up(m->n_out, unit_rows(kind));
         p->n_in = (uint32_t)m->n_in;
     }
     p->unit_step = 1;
-    p->act = (const uint8_t *)args->act[is_float ? ACT_F32 : ACT_Q8];
+    p->act = (const uint8_t *)args->act[kind == SEQ_PRODUCT ? ACT_Q8 : ACT_F32];
     p->n_passes = args->glu ? 2 : 1;
-    p->n_slabs = (p->n_in + (is_float ? 127 : 255)) / (is_float ? 128 : 256);
+    p->n_slabs = divide_up(p->n_in, slab_columns(kind));
     p->glu = args->glu;
     p->glu_clamp = args->glu_clamp;
     return p->n_parts > 0;
@@ -337,34 +368,44 @@ static void rotate(struct sequence *sequence, seq_product *p)
         sequence->load[b] += slabs[b + best < n ? b + best : b + best - n];
 }
 
-static void add_product(struct sequence *sequence, const seq_product *p, bool is_float)
+static void add_product(struct sequence *sequence, const seq_product *p, int kind)
 {
     seq_params *a = &sequence->params;
     seq_stage *s = &a->stages[a->n_stages++];
-    s->kind = is_float ? SEQ_PRODUCT_16_BIT : SEQ_PRODUCT;
+    s->kind = kind;
     s->product = *p;
     for (uint32_t i = 0; i < p->n_parts; i++)
         a->slot_bytes = max(a->slot_bytes, (uint32_t)p->part[i].slab_bytes);
 }
 
+/* f32 rows are copied and multiplied by fours, and activate no pairs. */
+static bool can_be_f32(const struct matmul_args *args, const struct cuda_matrix *m)
+{
+    return m->n_in % 4 == 0 && !args->glu;
+}
+
 extern "C" int sequence_add_product(struct sequence *sequence, const struct matmul_args *args)
 {
-    seq_product p[2];
-    bool has[2];
+    enum { N_KINDS = SEQ_PRODUCT_F32 + 1 };
+    seq_product p[N_KINDS];
+    bool has[N_KINDS];
+    uint32_t n = 0;
     for (uint32_t i = 0; i < args->n_parts; i++) {
-        if (args->part[i].w->type == SHARPI_TYPE_F32 || args->part[i].w->n_stack != 1)
+        const struct cuda_matrix *m = args->part[i].w;
+        if (m->n_stack != 1 || (m->type == SHARPI_TYPE_F32 && !can_be_f32(args, m)))
             return 0;
     }
-    for (int f = 0; f < 2; f++) {
-        has[f] = fill_product(&p[f], args, f);
-        if (has[f] && !fits(&p[f], sequence->n_blocks))
+    for (int kind = 0; kind < N_KINDS; kind++) {
+        has[kind] = fill_product(&p[kind], args, kind);
+        if (has[kind] && !fits(&p[kind], sequence->n_blocks))
             return 0;
+        n += has[kind];
     }
-    if ((!has[0] && !has[1]) || sequence->params.n_stages + has[0] + has[1] > SEQUENCE_MAX_STAGES)
+    if (n == 0 || sequence->params.n_stages + n > SEQUENCE_MAX_STAGES)
         return 0;
-    for (int f = 0; f < 2; f++) {
-        if (has[f])
-            add_product(sequence, &p[f], f);
+    for (int kind = 0; kind < N_KINDS; kind++) {
+        if (has[kind])
+            add_product(sequence, &p[kind], kind);
     }
     return 1;
 }
@@ -375,7 +416,8 @@ static bool join_format(struct sequence *sequence, const match_launch *l)
     seq_params *a = &sequence->params;
     seq_stage *last = a->n_stages ? &a->stages[a->n_stages - 1] : NULL;
     glu_params p;
-    if (!last || !is_product(*last) || !match_glu(l, &p) || p.up || p.out || p.format != ACT_Q8)
+    if (!last || !is_product(*last) || last->kind == SEQ_PRODUCT_F32 || !match_glu(l, &p) || p.up || p.out ||
+        p.format != ACT_Q8)
         return false;
     seq_product *product = &last->product;
     if (product->codes || product->n_parts != product->n_passes || p.width % 32 ||
@@ -386,14 +428,41 @@ static bool join_format(struct sequence *sequence, const match_launch *l)
     return true;
 }
 
+/* An activation of the last product's outputs, times what lies in memory, is done by the product itself if its weights are f32. */
+static bool join_glu(struct sequence *sequence, const match_launch *l)
+{
+    seq_params *a = &sequence->params;
+    seq_stage *last = a->n_stages ? &a->stages[a->n_stages - 1] : NULL;
+    glu_params p;
+    if (!last || last->kind != SEQ_PRODUCT_F32 || !match_glu(l, &p) || !p.up || !p.out || p.codes)
+        return false;
+    seq_product *product = &last->product;
+    if (product->times || product->n_parts != 1 || p.width != product->part[0].n_out ||
+        (const float *)p.gate != product->part[0].out)
+        return false;
+    product->times = (const float *)p.up;
+    product->made = (float *)p.out;
+    product->glu = p.activation;
+    product->glu_clamp = p.limit;
+    return true;
+}
+
+/* Whether a norms stage has room for rows so wide. */
+static bool fits_norms(const norms_params *p)
+{
+    return divide_up(p->width, 64) * 16 <= (p->n_used ? 2u : 4u) * SEQ_THREADS;
+}
+
 static bool fill_heads(seq_stage *s, const match_launch *l)
 {
     heads_params p;
     seq_heads *to = &s->heads;
-    uint32_t head_dim;
-    if (l->step->n_chains > SEQ_MAX_CHAINS || !match_heads(l, &p, &head_dim))
+    uint32_t head_dim, other;
+    if (l->step->n_chains > SEQ_MAX_CHAINS || !match_some_heads(l, &p, &head_dim, &other))
         return false;
     *to = {};
+    if (other != UINT32_MAX && (!match_norms_chain(l, other, &to->norms) || !fits_norms(&to->norms)))
+        return false;
     to->rows = p.rows;
     to->n_chains = p.n_chains;
     to->head_dim = head_dim;
@@ -402,15 +471,15 @@ static bool fill_heads(seq_stage *s, const match_launch *l)
         to->chains[c].first_block = to->n_heads;
         to->n_heads += p.chains[c].n_heads;
     }
+    to->n_blocks = divide_up(to->n_heads * (head_dim == 64 ? 16ull : 32ull), SEQ_THREADS);
     s->kind = SEQ_HEADS;
-    s->n_blocks = divide_up(to->n_heads * (head_dim == 64 ? 16ull : 32ull), SEQ_THREADS);
+    s->n_blocks = to->n_blocks + (other != UINT32_MAX);
     return true;
 }
 
 static bool fill_norms(seq_stage *s, const match_launch *l)
 {
-    if (!match_norms(l, &s->norms) ||
-        divide_up(s->norms.width, 64) * 16 > (s->norms.n_used ? 2u : 4u) * SEQ_THREADS)
+    if (!match_norms(l, &s->norms) || !fits_norms(&s->norms))
         return false;
     s->kind = SEQ_NORMS;
     s->n_blocks = 1;
@@ -426,6 +495,15 @@ static bool fill_glu(seq_stage *s, const match_launch *l)
     return true;
 }
 
+/* Formats that other numbers of rows want may be all there is. */
+static bool has_no_ops(const match_launch *l)
+{
+    uint32_t n = 0;
+    for (uint32_t c = 0; c < l->step->n_chains; c++)
+        n += chain_of(l->step, c, l->n_rows).n;
+    return n == 0;
+}
+
 extern "C" int sequence_add_rows(struct sequence *sequence, const struct rows_step *step,
                                  const struct rows_batch *batch)
 {
@@ -433,7 +511,7 @@ extern "C" int sequence_add_rows(struct sequence *sequence, const struct rows_st
     seq_params *a = &sequence->params;
     if (step->rows_factor != 1)
         return 0;
-    if (join_format(sequence, &l))
+    if (has_no_ops(&l) || join_format(sequence, &l) || join_glu(sequence, &l))
         return 1;
     if (a->n_stages == SEQUENCE_MAX_STAGES)
         return 0;
