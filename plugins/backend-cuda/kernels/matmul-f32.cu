@@ -1,11 +1,15 @@
-/* Products with f32 weights, in f32 throughout: routers, and whole models when logits are compared with a reference.
+/* Products with f32 weights, in f32 throughout: routers, gates and projections of per-layer embeddings, and whole models when
+ * logits are compared with a reference.
  *
- * Few rows: a block per weight row reads it once. Many rows: 64 x 64 tiles on the plain arithmetic units. Mixtures: a warp per
- * output, which is slow and only meant to be right.
+ * Few rows: a block per weight row reads it once. More: tiles on the plain arithmetic units, with the columns dealt to the warps of
+ * a block and to the blocks of a cluster, as such matrices have few rows. Mixtures: a warp per output, which is slow and only
+ * meant to be right.
  */
 #include "launch.h"
 #include "matmul-epilogue.cuh"
 #include "matmul-internal.h"
+#include "matmul-ring.cuh"
+#include "matmul-wgmma.cuh"
 
 struct f32_params {
     const float *w, *x, *bias;
@@ -14,6 +18,7 @@ struct f32_params {
     const int32_t *n_rows_dev;
     uint32_t n_in, n_out, n_rows;
     int32_t epilogue;
+    uint32_t n_split; /* blocks of a cluster */
 };
 
 static __device__ __forceinline__ uint32_t rows_now(uint32_t n_rows, const int32_t *n_rows_dev)
@@ -71,51 +76,228 @@ template <int NT> static __global__ void __launch_bounds__(F32_ROW_THREADS) f32_
         f32_store(a, thread, row, sums[thread][0] + sums[thread][1] + sums[thread][2] + sums[thread][3]);
 }
 
-/* ---- Many rows: out tile of 64 tokens x 64 weight rows; each thread 4 x 4 ---- */
+/* ---- More rows: a tile is 8 NT tokens x 16 weight rows ----
+ *
+ * The columns come in chunks of 128, copied to shared memory two chunks ahead. A warp multiplies 16 columns of each: a lane has NT
+ * tokens and four rows. The warps' sums are added up in their order, then those of the cluster's blocks, each of which has a
+ * range of the chunks, in theirs.
+ */
 
-enum { F32_TILE = 64, F32_STEP = 16 };
+enum {
+    F32_WARPS = 8,
+    F32_THREADS = 32 * F32_WARPS,
+    F32_ROWS = 16,
+    F32_COLUMNS = 128,
+    F32_PITCH =
+        F32_COLUMNS + 4, /* floats from row to row of a chunk: eight lanes' float4 hit all banks once */
+    F32_STAGES = 2,
+    F32_SUM_PITCH = F32_ROWS + 4,
+    F32_MOST_SPLIT = 8, /* blocks of a cluster */
+};
 
-static __device__ __forceinline__ void f32_load_tile(float tile[F32_STEP][F32_TILE + 4], const float *src,
-                                                     uint64_t stride, uint32_t first, uint32_t n, uint32_t k,
-                                                     uint32_t n_in)
+template <int NT> struct f32_shared {
+    union {
+        struct {
+            float w[F32_ROWS][F32_PITCH], x[8 * NT][F32_PITCH];
+        } stage[F32_STAGES];
+        float sums[F32_WARPS][8 * NT]
+                  [F32_SUM_PITCH]; /* when all chunks are done; the first are then the block's */
+    };
+};
+
+/* Columns [column, column + 128) of rows [first, first + N) of `src`; zeros past its n rows and n_in columns. */
+template <int N>
+static __device__ __forceinline__ void f32_copy(float (*to)[F32_PITCH], const float *src, uint64_t stride,
+                                                uint32_t first, uint32_t n, uint32_t column, uint32_t n_in)
 {
-    for (uint32_t i = threadIdx.x; i < F32_TILE * F32_STEP; i += 256) {
-        uint32_t r = i / F32_STEP, c = i % F32_STEP;
-        tile[c][r] = first + r < n && k + c < n_in ? src[(first + r) * stride + k + c] : 0;
+    if (n_in % 4 == 0) {
+#pragma unroll
+        for (uint32_t i = threadIdx.x; i < N * F32_COLUMNS / 4; i += F32_THREADS) {
+            const uint32_t r = i / (F32_COLUMNS / 4), c = column + 4 * (i % (F32_COLUMNS / 4));
+            const bool exists = first + r < n && c < n_in;
+            asm volatile(
+                "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(&to[r][c - column])),
+                "l"(exists ? src + (first + r) * stride + c : src), "r"(exists ? 16 : 0)
+                : "memory");
+        }
+    } else {
+        for (uint32_t i = threadIdx.x; i < N * F32_COLUMNS; i += F32_THREADS) {
+            const uint32_t r = i / F32_COLUMNS, c = column + i % F32_COLUMNS;
+            to[r][c - column] = first + r < n && c < n_in ? src[(first + r) * stride + c] : 0.0f;
+        }
     }
 }
 
-static __global__ void __launch_bounds__(256) f32_tile_kernel(const f32_params a)
+/* The warp's columns of a chunk. Lane 8 g + t: tokens t, t + 8 .., rows 4 g .. 4 g + 3. */
+template <int NT>
+static __device__ __forceinline__ void f32_multiply(const float (*w)[F32_PITCH], const float (*x)[F32_PITCH],
+                                                    float acc[NT][4])
 {
-    __shared__ float w_tile[F32_STEP][F32_TILE + 4], x_tile[F32_STEP][F32_TILE + 4];
-    const uint32_t first_row = blockIdx.x * F32_TILE, first_token = blockIdx.y * F32_TILE;
-    const uint32_t tx = threadIdx.x % 16, ty = threadIdx.x / 16;
-    float acc[4][4] = {};
+    const uint32_t t = threadIdx.x % 8, g = threadIdx.x / 8 % 4,
+                   first = threadIdx.x / 32 * (F32_COLUMNS / F32_WARPS);
+#pragma unroll
+    for (uint32_t c = first; c < first + F32_COLUMNS / F32_WARPS; c += 4) {
+        float4 v[4];
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            v[j] = *(const float4 *)&w[4 * g + j][c];
+#pragma unroll
+        for (int i = 0; i < NT; i++) {
+            const float4 u = *(const float4 *)&x[t + 8 * i][c];
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                acc[i][j] += v[j].x * u.x + v[j].y * u.y + v[j].z * u.z + v[j].w * u.w;
+        }
+    }
+}
+
+static __device__ __forceinline__ void f32_add(float4 &a, float4 b)
+{
+    a = make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+}
+
+/* The warps' sums into the first warp's place, a thread four rows of a token. */
+template <int NT>
+static __device__ __forceinline__ void f32_add_warps(f32_shared<NT> *shared, float acc[NT][4])
+{
+    const uint32_t t = threadIdx.x % 8, g = threadIdx.x / 8 % 4, i = threadIdx.x;
+    __syncthreads();
+#pragma unroll
+    for (int k = 0; k < NT; k++)
+        *(float4 *)&shared->sums[threadIdx.x / 32][t + 8 * k][4 * g] =
+            make_float4(acc[k][0], acc[k][1], acc[k][2], acc[k][3]);
+    __syncthreads();
+    if (i < 8 * NT * 4) {
+        float4 sum = *(const float4 *)&shared->sums[0][i / 4][4 * (i % 4)];
+#pragma unroll
+        for (int k = 1; k < F32_WARPS; k++)
+            f32_add(sum, *(const float4 *)&shared->sums[k][i / 4][4 * (i % 4)]);
+        *(float4 *)&shared->sums[0][i / 4][4 * (i % 4)] = sum;
+    }
+}
+
+/* Four rows of a token, of all of the cluster's blocks. */
+static __device__ __forceinline__ float4 f32_add_blocks(const float4 *mine, uint32_t n_split)
+{
+    float4 sum = *mine;
+#if SHARPI_HAS_WGMMA
+    if (n_split > 1) {
+        float4 of[F32_MOST_SPLIT];
+#pragma unroll
+        for (uint32_t k = 0; k < F32_MOST_SPLIT; k++)
+            of[k] = k < n_split ? cluster_load(mine, k) : make_float4(0, 0, 0, 0);
+        sum = of[0];
+#pragma unroll
+        for (int k = 1; k < F32_MOST_SPLIT; k++)
+            f32_add(sum, of[k]);
+    }
+#endif
+    return sum;
+}
+
+template <int NT>
+static __device__ __forceinline__ void f32_finish(const f32_params &a, f32_shared<NT> *shared,
+                                                  uint32_t first_row, uint32_t first_token, uint32_t n_rows)
+{
+    const uint32_t rank = blockIdx.x % a.n_split;
+#if SHARPI_HAS_WGMMA
+    if (a.n_split > 1)
+        cluster_barrier();
+    else
+#endif
+        __syncthreads();
+    for (uint32_t i = threadIdx.x * a.n_split + rank; i < 8 * NT * 4; i += F32_THREADS * a.n_split) {
+        const uint32_t token = first_token + i / 4, row = first_row + 4 * (i % 4);
+        const float4 sum = f32_add_blocks((const float4 *)&shared->sums[0][i / 4][4 * (i % 4)], a.n_split);
+        const float value[4] = {sum.x, sum.y, sum.z, sum.w};
+        for (uint32_t j = 0; j < 4 && token < n_rows && row + j < a.n_out; j++)
+            f32_store(a, token, row + j, value[j]);
+    }
+#if SHARPI_HAS_WGMMA
+    if (a.n_split > 1)
+        cluster_barrier_relaxed(); /* nobody ends while others read its sums */
+#endif
+}
+
+template <int NT> static __global__ void __launch_bounds__(F32_THREADS, 2) f32_tile_kernel(const f32_params a)
+{
+    extern __shared__ float4 memory[];
+    f32_shared<NT> *shared = (f32_shared<NT> *)memory;
+    const uint32_t tile = blockIdx.x / a.n_split, rank = blockIdx.x % a.n_split, first_row = tile * F32_ROWS,
+                   first_token = blockIdx.y * 8 * NT, n_chunks = (a.n_in + F32_COLUMNS - 1) / F32_COLUMNS;
+    const uint32_t begin = rank * n_chunks / a.n_split, end = (rank + 1) * n_chunks / a.n_split;
+    float acc[NT][4] = {};
 
     launch_next();
+    for (uint32_t c = begin; c < end && c < begin + F32_STAGES; c++) /* weights need not wait */
+        f32_copy<F32_ROWS>(shared->stage[c - begin].w, a.w, a.n_in, first_row, a.n_out, c * F32_COLUMNS,
+                           a.n_in);
     launch_wait();
-    uint32_t n_rows = rows_now(a.n_rows, a.n_rows_dev);
+    const uint32_t n_rows = rows_now(a.n_rows, a.n_rows_dev);
     if (first_token >= n_rows)
         return;
-    for (uint32_t k = 0; k < a.n_in; k += F32_STEP) {
-        f32_load_tile(w_tile, a.w, a.n_in, first_row, a.n_out, k, a.n_in);
-        f32_load_tile(x_tile, a.x, a.x_stride, first_token, n_rows, k, a.n_in);
+    for (uint32_t c = begin; c < begin + F32_STAGES; c++) {
+        if (c < end)
+            f32_copy<8 * NT>(shared->stage[c - begin].x, a.x, a.x_stride, first_token, n_rows,
+                             c * F32_COLUMNS, a.n_in);
+        copy_commit();
+    }
+    for (uint32_t c = begin; c < end; c++) {
+        auto &stage = shared->stage[(c - begin) % F32_STAGES];
+        copy_wait(F32_STAGES - 1);
         __syncthreads();
-#pragma unroll
-        for (int c = 0; c < F32_STEP; c++) {
-            float4 w = *(const float4 *)&w_tile[c][4 * tx], x = *(const float4 *)&x_tile[c][4 * ty];
-            const float ws[4] = {w.x, w.y, w.z, w.w}, xs[4] = {x.x, x.y, x.z, x.w};
-#pragma unroll
-            for (int i = 0; i < 16; i++)
-                acc[i / 4][i % 4] += xs[i / 4] * ws[i % 4];
+        f32_multiply<NT>(stage.w, stage.x, acc);
+        __syncthreads();
+        if (c + F32_STAGES < end) {
+            const uint32_t column = (c + F32_STAGES) * F32_COLUMNS;
+            f32_copy<F32_ROWS>(stage.w, a.w, a.n_in, first_row, a.n_out, column, a.n_in);
+            f32_copy<8 * NT>(stage.x, a.x, a.x_stride, first_token, n_rows, column, a.n_in);
         }
-        __syncthreads();
+        copy_commit();
     }
-    for (uint32_t i = 0; i < 16; i++) {
-        uint32_t token = first_token + 4 * ty + i / 4, row = first_row + 4 * tx + i % 4;
-        if (token < n_rows && row < a.n_out)
-            f32_store(a, token, row, acc[i / 4][i % 4]);
+    f32_add_warps<NT>(shared, acc);
+    f32_finish<NT>(a, shared, first_row, first_token, n_rows);
+}
+
+/* Blocks that share a tile: about as many blocks as multiprocessors. */
+static uint32_t choose_split(const struct matmul_context *ctx, const f32_params *a, uint32_t n_tiles)
+{
+    const uint32_t n_chunks = (a->n_in + F32_COLUMNS - 1) / F32_COLUMNS;
+    uint32_t split = 1;
+    while (ctx->has_wide && split < F32_MOST_SPLIT && 2 * split <= n_chunks &&
+           2 * split * n_tiles <= (uint32_t)ctx->n_sms)
+        split *= 2;
+    return split;
+}
+
+template <int NT>
+static int launch_tiles(const struct matmul_context *ctx, f32_params *a, cudaStream_t stream)
+{
+    const uint32_t n_tiles = (a->n_out + F32_ROWS - 1) / F32_ROWS,
+                   n_groups = (a->n_rows + 8 * NT - 1) / (8 * NT);
+    cudaLaunchConfig_t config = {};
+    cudaLaunchAttribute attributes[2] = {};
+    void *arguments[] = {a};
+    const void *kernel = (const void *)f32_tile_kernel<NT>;
+    int e = (int)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                      sizeof(f32_shared<NT>));
+    a->n_split = choose_split(ctx, a, n_tiles * n_groups);
+    config.gridDim = dim3(n_tiles * a->n_split, n_groups);
+    config.blockDim = dim3(F32_THREADS);
+    config.dynamicSmemBytes = sizeof(f32_shared<NT>);
+    config.stream = stream;
+    config.attrs = attributes;
+    if (a->n_split > 1) {
+        attributes[0].id = cudaLaunchAttributeClusterDimension;
+        attributes[0].val.clusterDim.x = a->n_split;
+        attributes[0].val.clusterDim.y = attributes[0].val.clusterDim.z = 1;
+        config.numAttrs = 1;
     }
+    if (ctx->overlap) {
+        attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
+    }
+    return e ? e : (int)cudaLaunchKernelExC(&config, kernel, arguments);
 }
 
 extern "C" int matmul_f32_launch(const struct matmul_args *args, const struct matmul_part *part)
@@ -131,19 +313,20 @@ extern "C" int matmul_f32_launch(const struct matmul_args *args, const struct ma
                     (uint32_t)m->n_in,
                     (uint32_t)m->n_out,
                     args->n_rows,
-                    part->epilogue};
-    dim3 grid(a.n_out), block(F32_ROW_THREADS);
+                    part->epilogue,
+                    1};
     void (*kernel)(f32_params) = args->n_rows <= 1   ? f32_row_kernel<1>
                                  : args->n_rows <= 2 ? f32_row_kernel<2>
                                  : args->n_rows <= 4 ? f32_row_kernel<4>
                                                      : f32_row_kernel<8>;
-    if (args->n_rows > MATMUL_GEMV_ROWS) {
-        grid = dim3((a.n_out + F32_TILE - 1) / F32_TILE, (a.n_rows + F32_TILE - 1) / F32_TILE);
-        block = dim3(256);
-        void (*tile)(const f32_params) = f32_tile_kernel;
-        kernel = tile;
-    }
-    return launch_kernel(kernel, grid, block, 0, args->stream, args->ctx->overlap, &a);
+    if (args->n_rows > 32)
+        return launch_tiles<8>(args->ctx, &a, args->stream);
+    if (args->n_rows > 16)
+        return launch_tiles<4>(args->ctx, &a, args->stream);
+    if (args->n_rows > MATMUL_GEMV_ROWS)
+        return launch_tiles<2>(args->ctx, &a, args->stream);
+    return launch_kernel(kernel, dim3(a.n_out), dim3(F32_ROW_THREADS), 0, args->stream, args->ctx->overlap,
+                         &a);
 }
 
 /* ---- Mixtures ---- */

@@ -6,7 +6,7 @@
 #include "matmul-decode.cuh"
 #include "matmul-internal.h"
 
-enum { LARGE_PIECE = 64 << 20, LARGE_ROWS = 112, LARGE_ROWS_WIDE = 385 };
+enum { LARGE_PIECE = 64 << 20, LARGE_ROWS = 112, LARGE_ROWS_WIDE = 385, LARGE_F32_ROWS = 128 };
 
 struct expand_params {
     const uint8_t *groups; /* the first group */
@@ -123,7 +123,7 @@ extern "C" int matmul_large_is_better(const struct matmul_context *ctx, const st
 {
     if (!ctx->blas)
         return 0;
-    return m->type == SHARPI_TYPE_F32 ? n_rows > MATMUL_GEMV_ROWS : n_rows >= large_rows(ctx);
+    return m->type == SHARPI_TYPE_F32 ? n_rows > LARGE_F32_ROWS : n_rows >= large_rows(ctx);
 }
 
 extern "C" uint64_t matmul_large_workspace_bytes(const struct matmul_context *ctx, uint32_t n_rows)
