@@ -3,7 +3,7 @@
  *   norms: in or a weighted sum of experts' rows; [rms_norm], [+ residual], [* scale], stored; [rms_norm], stored or in an
  *          activation format
  *   heads: rms_norm per head and/or rope, of q, k and v side by side; one or half a warp per head. Two norms of the same
- *          row (v made of k's product) are one chain with two results
+ *          row (v made of k's product) are one chain with two results. A chain that is norms of narrow rows may stand beside them
  *   glu:   act(gate) * up, stored or in an activation format; or only a format
  *
  * Same results as the chain kernel up to the order of sums. Inputs are loaded before the true number of rows is known; norm
@@ -187,13 +187,16 @@ struct heads_chain {
     uint8_t has_norm, is_neox;
 };
 
+#define HEADS_THREADS 128u
+#define HEADS_NORMS   (2 * HEADS_THREADS) /* chunks of a row of norms beside heads */
+
 struct heads_params {
     fused_rows rows;
     uint32_t n_chains, n_rows;
+    uint32_t has_norms, norms_block; /* the first block that has a row of norms */
     heads_chain chains[ROWS_MAX_CHAINS];
+    norms_params norms;
 };
-
-#define HEADS_THREADS 128u
 
 /* cos and sin for chunk c of a head of HEAD columns, (c0 c0 c1 c1) where pairs are neighbours. */
 template <int HEAD>
@@ -296,10 +299,15 @@ static __device__ __forceinline__ void heads_unit(const heads_chain &chain, cons
 template <int NV, int LANES>
 static __global__ void __launch_bounds__(HEADS_THREADS) heads_kernel(const __grid_constant__ heads_params p)
 {
+    __shared__ float part[2][32];
     uint32_t k = 0;
     while (k + 1 < p.n_chains && blockIdx.x >= p.chains[k + 1].first_block)
         k++;
     launch_next();
+    if (blockIdx.x >= p.norms_block) {
+        norms_row<2, false>(p.norms, blockIdx.x - p.norms_block, part, launched_block());
+        return;
+    }
     heads_unit<NV, LANES>(p.chains[k], p.rows, p.n_rows,
                           (blockIdx.x - p.chains[k].first_block) * (HEADS_THREADS / LANES) +
                               threadIdx.x / LANES,

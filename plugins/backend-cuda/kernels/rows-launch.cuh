@@ -42,6 +42,8 @@ static int32_t launch_heads(const fused_launch *l, heads_params *p, uint32_t hea
         p->chains[c].first_block = n_blocks;
         n_blocks += divide_up((uint64_t)l->match.n_rows * p->chains[c].n_heads, HEADS_THREADS / lanes);
     }
+    p->norms_block = n_blocks;
+    n_blocks += p->has_norms ? l->match.n_rows : 0;
     switch (head_dim) {
     case 64:
         return launch_kernel(heads_kernel<1, 16>, dim3(n_blocks), dim3(HEADS_THREADS), 0, l->stream,

@@ -185,31 +185,25 @@ static bool match_heads_chain(match_chain *m, uint32_t *head_dim, heads_chain *c
     return true;
 }
 
-/* All chains that are heads. *other: the number of the one that is not, UINT32_MAX if all are; with more of them it does not match. */
-static bool match_some_heads(const match_launch *l, heads_params *p, uint32_t *head_dim, uint32_t *other)
+/* One chain may be norms instead. */
+static bool match_heads(const match_launch *l, heads_params *p, uint32_t *head_dim)
 {
     *p = {};
     p->rows = l->rows;
     p->n_rows = l->n_rows;
     *head_dim = 0;
-    *other = UINT32_MAX;
     for (uint32_t c = 0; c < l->step->n_chains; c++) {
         match_chain m = chain_of(l->step, c, l->n_rows / l->step->rows_factor);
         heads_chain chain = {};
         if (m.n && match_heads_chain(&m, head_dim, &chain))
             p->chains[p->n_chains++] = chain;
-        else if (*other == UINT32_MAX)
-            *other = c;
+        else if (!p->has_norms && match_norms_chain(l, c, &p->norms) && !p->norms.n_used &&
+                 p->norms.chunks <= HEADS_NORMS)
+            p->has_norms = 1;
         else
             return false;
     }
     return *head_dim == 64 || *head_dim == 128 || *head_dim == 256 || *head_dim == 512;
-}
-
-static bool match_heads(const match_launch *l, heads_params *p, uint32_t *head_dim)
-{
-    uint32_t other;
-    return match_some_heads(l, p, head_dim, &other) && other == UINT32_MAX;
 }
 
 /* ---- Glu */

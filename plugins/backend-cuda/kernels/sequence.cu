@@ -447,22 +447,15 @@ static bool join_glu(struct sequence *sequence, const match_launch *l)
     return true;
 }
 
-/* Whether a norms stage has room for rows so wide. */
-static bool fits_norms(const norms_params *p)
-{
-    return divide_up(p->width, 64) * 16 <= (p->n_used ? 2u : 4u) * SEQ_THREADS;
-}
-
 static bool fill_heads(seq_stage *s, const match_launch *l)
 {
     heads_params p;
     seq_heads *to = &s->heads;
-    uint32_t head_dim, other;
-    if (l->step->n_chains > SEQ_MAX_CHAINS || !match_some_heads(l, &p, &head_dim, &other))
+    uint32_t head_dim;
+    if (!match_heads(l, &p, &head_dim) || p.n_chains > SEQ_MAX_CHAINS)
         return false;
     *to = {};
-    if (other != UINT32_MAX && (!match_norms_chain(l, other, &to->norms) || !fits_norms(&to->norms)))
-        return false;
+    to->norms = p.norms;
     to->rows = p.rows;
     to->n_chains = p.n_chains;
     to->head_dim = head_dim;
@@ -473,13 +466,14 @@ static bool fill_heads(seq_stage *s, const match_launch *l)
     }
     to->n_blocks = divide_up(to->n_heads * (head_dim == 64 ? 16ull : 32ull), SEQ_THREADS);
     s->kind = SEQ_HEADS;
-    s->n_blocks = to->n_blocks + (other != UINT32_MAX);
+    s->n_blocks = to->n_blocks + p.has_norms;
     return true;
 }
 
 static bool fill_norms(seq_stage *s, const match_launch *l)
 {
-    if (!match_norms(l, &s->norms) || !fits_norms(&s->norms))
+    if (!match_norms(l, &s->norms) ||
+        divide_up(s->norms.width, 64) * 16 > (s->norms.n_used ? 2u : 4u) * SEQ_THREADS)
         return false;
     s->kind = SEQ_NORMS;
     s->n_blocks = 1;
