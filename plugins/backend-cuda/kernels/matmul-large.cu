@@ -6,7 +6,7 @@
 #include "matmul-decode.cuh"
 #include "matmul-internal.h"
 
-enum { LARGE_PIECE = 64 << 20, LARGE_ROWS = 112, LARGE_ROWS_WIDE = 385, LARGE_F32_ROWS = 128 };
+enum { LARGE_PIECE = 64 << 20, LARGE_ROWS = 112, LARGE_ROWS_WIDE = 385, LARGE_F32_ROWS = 64 };
 
 struct expand_params {
     const uint8_t *groups; /* the first group */
