@@ -17,24 +17,42 @@ static __device__ __forceinline__ void act_store_bf16(void *row, uint32_t column
     pairs[4 + (first >> 1)] = __floats2bfloat162_rn(v.z, v.w);
 }
 
+/* What a block of 32 values is divided by, {amax / 127, 127 / amax}; zeros for next to nothing. Both are rounded as divisions are, by a
+ * step of Newton's and a correction each (Markstein), without the branches for special cases that a division has. */
+static __device__ __forceinline__ float2 act_scales_q8(float amax)
+{
+    const float share = 1.0f / 127.0f;
+    float d = amax * share, near, inverse;
+    d = fmaf(fmaf(-127.0f, d, amax), share, d);
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(near) : "f"(amax));
+    near = fmaf(fmaf(-amax, near, 1.0f), near, near);
+    inverse = 127.0f * near;
+    inverse = fmaf(fmaf(-amax, inverse, 127.0f), near, inverse);
+    return amax < 1e-30f ? make_float2(0.0f, 0.0f) : make_float2(d, inverse);
+}
+
 /* ACT_Q8: eight lanes whose lane numbers begin at a multiple of 8 hold the 32 columns of a block in order and call this
- * together; `mask` is the set of calling lanes of the warp (whole octets). */
+ * together; `mask` is the set of calling lanes of the warp (whole octets). Stores where `exists`, the same in an octet. */
 static __device__ __forceinline__ void act_store_q8(void *row, uint64_t n, uint32_t column, float4 v,
-                                                    uint32_t mask)
+                                                    uint32_t mask, bool exists = true)
 {
     float amax = fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
+#pragma unroll
     for (int step = 1; step < 8; step *= 2)
         amax = fmaxf(amax, __shfl_xor_sync(mask, amax, step));
-    float d = amax < 1e-30f ? 0.0f : amax / 127.0f, inverse = amax < 1e-30f ? 0.0f : 127.0f / amax;
-    int a = __float2int_rn(v.x * inverse), b = __float2int_rn(v.y * inverse),
-        c = __float2int_rn(v.z * inverse), e = __float2int_rn(v.w * inverse), sum = a + b + c + e;
+    const float2 scales = act_scales_q8(amax);
+    const int a = __float2int_rn(v.x * scales.y), b = __float2int_rn(v.y * scales.y),
+              c = __float2int_rn(v.z * scales.y), e = __float2int_rn(v.w * scales.y);
+    int sum = a + b + c + e;
+#pragma unroll
     for (int step = 1; step < 8; step *= 2)
         sum += __shfl_xor_sync(mask, sum, step);
-    uint32_t word = (column & 31) >> 2, place = (word & 3) * 2 + (word >> 2);
-    ((uint32_t *)row)[(column >> 5) * 8 + place] = (uint32_t)(a & 255) | (uint32_t)(b & 255) << 8 |
-                                                   (uint32_t)(c & 255) << 16 | (uint32_t)(e & 255) << 24;
-    if (word == 0)
-        ((float2 *)((char *)row + n))[column >> 5] = make_float2(d, d * (float)sum);
+    const uint32_t word = (column & 31) >> 2, place = (word & 3) * 2 + (word >> 2);
+    if (exists)
+        ((uint32_t *)row)[(column >> 5) * 8 + place] = (uint32_t)(a & 255) | (uint32_t)(b & 255) << 8 |
+                                                       (uint32_t)(c & 255) << 16 | (uint32_t)(e & 255) << 24;
+    if (exists && word == 0)
+        ((float2 *)((char *)row + n))[column >> 5] = make_float2(scales.x, scales.x * (float)sum);
 }
 
 #endif

@@ -31,10 +31,8 @@ static __device__ __forceinline__ bool row_exists(const fused_rows &rows, uint32
 static __device__ __forceinline__ void store_format(uint8_t *row, int format, uint32_t width, uint32_t column,
                                                     float4 x, bool exists)
 {
-    if (format == ACT_Q8) {
-        uint32_t mask = __ballot_sync(0xffffffffu, exists);
-        if (exists)
-            act_store_q8(row, width, column, x, mask);
+    if (format == ACT_Q8) { /* lanes without columns come along: chunks need not wait for each other */
+        act_store_q8(row, width, column, x, 0xffffffffu, exists);
     } else if (format == ACT_BF16) {
         if (exists)
             act_store_bf16(row, column, x);
@@ -69,13 +67,13 @@ struct norms_params {
 
 template <int NV, class Block>
 static __device__ __forceinline__ void fused_norm(float4 x[NV], const float4 weight[NV], bool has_weight,
-                                                  uint32_t width, float eps, float *part, const Block &block)
+                                                  float share, float eps, float *part, const Block &block)
 {
     float sum = 0.0f;
 #pragma unroll
     for (int i = 0; i < NV; i++)
         sum += dot4(x[i], 4);
-    sum = 1.0f / sqrtf(sum_block(sum, part, block) / (float)width + eps);
+    sum = rsqrtf(sum_block(sum, part, block) * share + eps);
 #pragma unroll
     for (int i = 0; i < NV; i++)
         x[i] = has_weight ? mul4(scale4(x[i], sum), weight[i]) : scale4(x[i], sum);
@@ -115,34 +113,62 @@ static __device__ __forceinline__ void load_sum(float4 x[NV], const norms_params
     }
 }
 
-/* One row by the whole block. */
+/* A row in an activation format, by the whole block. The format is asked once, so that chunks need not wait for each other. */
+template <int NV>
+static __device__ __forceinline__ void store_codes(const norms_params &p, uint32_t row, const float4 x[NV],
+                                                   uint32_t n_threads)
+{
+    uint8_t *to = p.codes + (uint64_t)row * p.codes_stride;
+    const uint32_t padded = p.format == ACT_BF16 ? (p.chunks + 15) / 16 * 16 : p.chunks;
+    if (p.format == ACT_Q8) {
+#pragma unroll
+        for (int i = 0; i < NV; i++) {
+            uint32_t c = threadIdx.x + (uint32_t)i * n_threads;
+            act_store_q8(to, p.width, 4 * c, x[i], 0xffffffffu, c < p.chunks);
+        }
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < NV; i++) {
+        uint32_t c = threadIdx.x + (uint32_t)i * n_threads;
+        store_format(to, p.format, p.width, 4 * c, c < p.chunks ? x[i] : zero4(), c < padded);
+    }
+}
+
+/* One row by the whole block. Up to two chunks a thread the weights of both norms are loaded early, of three the first's; beyond there
+ * are no registers for it. */
 template <int NV, bool SUM, class Block>
 static __device__ __forceinline__ void norms_row(const norms_params &p, uint32_t row, float (*part)[32],
                                                  const Block &block)
 {
     const uint32_t n_threads = block.n_threads();
-    float4 x[NV], more[NV], weight1[NV], weight2[NV];
-    if (NV <= 2) {
-        load_chunks<NV>(weight1, p.weight1, p.chunks, n_threads);
+    constexpr bool early = NV <= 3, apart = NV <= 2;
+    const float *add = p.add ? row_at(p.add, p.add_stride, row) : NULL;
+    float4 x[NV], more[NV], weight1[NV], other[apart ? NV : 1];
+    float4 *weight2 = apart ? other : weight1;
+    if (apart)
         load_chunks<NV>(weight2, p.weight2, p.chunks, n_threads);
-    }
-    const float factor = p.scale_by ? load_now(p.scale_by) : 1.0f;
+    if (early)
+        load_chunks<NV>(weight1, p.has_norm1 || apart ? p.weight1 : p.weight2, p.chunks, n_threads);
+    const float factor = p.scale_by ? load_now(p.scale_by) : 1.0f, share = 1.0f / (float)p.width;
     block.wait();
     if (!SUM)
         load_chunks<NV>(x, row_at(p.in, p.in_stride, row), p.chunks, n_threads);
-    if (NV <= 2)
-        load_chunks<NV>(more, p.add ? row_at(p.add, p.add_stride, row) : NULL, p.chunks, n_threads);
+    if (early)
+        load_chunks<NV>(more, add, p.chunks, n_threads);
     if (!row_exists(p.rows, row))
         return;
     if (SUM) /* slots of rows that do not exist lead anywhere */
         load_sum<NV>(x, p, row, n_threads);
     if (p.has_norm1) {
-        if (NV > 2)
+        if (!early)
             load_chunks<NV>(weight1, p.weight1, p.chunks, n_threads);
-        fused_norm<NV>(x, weight1, p.weight1 != NULL, p.width, p.eps1, part[0], block);
+        fused_norm<NV>(x, weight1, p.weight1 != NULL, share, p.eps1, part[0], block);
     }
-    if (NV > 2)
-        load_chunks<NV>(more, p.add ? row_at(p.add, p.add_stride, row) : NULL, p.chunks, n_threads);
+    if (!apart && (p.has_norm1 || !early))
+        load_chunks<NV>(weight2, p.weight2, p.chunks, n_threads);
+    if (!early)
+        load_chunks<NV>(more, add, p.chunks, n_threads);
 #pragma unroll
     for (int i = 0; i < NV; i++) {
         uint32_t c = threadIdx.x + (uint32_t)i * n_threads;
@@ -151,21 +177,16 @@ static __device__ __forceinline__ void norms_row(const norms_params &p, uint32_t
         if (p.sum && c < p.chunks)
             *(float4 *)(p.sum + (uint64_t)row * p.sum_stride + 16 * c) = x[i];
     }
-    if (p.has_norm2) {
-        if (NV > 2)
-            load_chunks<NV>(weight2, p.weight2, p.chunks, n_threads);
-        fused_norm<NV>(x, weight2, p.weight2 != NULL, p.width, p.eps2, part[1], block);
-    }
+    if (p.has_norm2)
+        fused_norm<NV>(x, weight2, p.weight2 != NULL, share, p.eps2, part[1], block);
 #pragma unroll
     for (int i = 0; i < NV; i++) {
-        uint32_t c = threadIdx.x + (uint32_t)i * n_threads,
-                 padded = p.format == ACT_BF16 ? (p.chunks + 15) / 16 * 16 : p.chunks;
+        uint32_t c = threadIdx.x + (uint32_t)i * n_threads;
         if (p.out && c < p.chunks)
             *(float4 *)(p.out + (uint64_t)row * p.out_stride + 16 * c) = x[i];
-        if (p.codes)
-            store_format(p.codes + (uint64_t)row * p.codes_stride, p.format, p.width, 4 * c,
-                         c < p.chunks ? x[i] : zero4(), c < padded);
     }
+    if (p.codes)
+        store_codes<NV>(p, row, x, n_threads);
 }
 
 template <int NV, bool SUM>
@@ -252,7 +273,7 @@ static __device__ __forceinline__ void heads_unit(const heads_chain &chain, cons
 #pragma unroll
         for (int d = LANES / 2; d > 0; d /= 2)
             sum += __shfl_xor_sync(0xffffffffu, sum, d);
-        sum = 1.0f / sqrtf(sum / (float)HEAD + chain.eps);
+        sum = rsqrtf(sum / (float)HEAD + chain.eps);
         if (NV > 2)
             load_head<NV, LANES>(weight, chain.weight, lane);
 #pragma unroll

@@ -159,12 +159,12 @@ static __device__ __forceinline__ void store_codes(const seq_product &p, uint32_
 #pragma unroll
     for (int step = 16; step > 0; step /= 2)
         amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, step));
-    const float d = amax < 1e-30f ? 0.0f : amax / 127.0f, inverse = amax < 1e-30f ? 0.0f : 127.0f / amax;
-    const int code = __float2int_rn(value * inverse), sum = __reduce_add_sync(~0u, code);
+    const float2 scales = act_scales_q8(amax);
+    const int code = __float2int_rn(value * scales.y), sum = __reduce_add_sync(~0u, code);
     const uint32_t word = (column & 31) >> 2, place = (word & 3) * 2 + (word >> 2);
     p.codes[(column & ~31u) + place * 4 + (column & 3)] = (uint8_t)code;
     if ((column & 31) == 0)
-        ((float2 *)(p.codes + p.part[0].n_out))[column >> 5] = make_float2(d, d * (float)sum);
+        ((float2 *)(p.codes + p.part[0].n_out))[column >> 5] = make_float2(scales.x, scales.x * (float)sum);
 }
 
 /* The warp's slabs; its sums go to its deposits. */

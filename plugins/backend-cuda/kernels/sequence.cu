@@ -104,6 +104,8 @@ static __device__ __forceinline__ void run_norms(const norms_params &p, float (*
         norms_row<1, false>(p, 0, part, block);
     } else if (p.chunks <= 2 * SEQ_THREADS) {
         norms_row<2, false>(p, 0, part, block);
+    } else if (p.chunks <= 3 * SEQ_THREADS) {
+        norms_row<3, false>(p, 0, part, block);
     } else {
         norms_row<4, false>(p, 0, part, block);
     }
