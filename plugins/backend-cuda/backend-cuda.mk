@@ -27,6 +27,7 @@ cuda_matmul_sources = \
 	plugins/backend-cuda/kernels/matmul-wide.cuh \
 	plugins/backend-cuda/kernels/matmul.c \
 	plugins/backend-cuda/kernels/matmul.h \
+	plugins/backend-cuda/kernels/sequence-experts.cuh \
 	plugins/backend-cuda/kernels/sequence-f32.cuh \
 	plugins/backend-cuda/kernels/sequence-product.cuh \
 	plugins/backend-cuda/kernels/sequence-ring.cuh \
@@ -35,6 +36,7 @@ cuda_matmul_sources = \
 	plugins/backend-cuda/kernels/sequence.h
 cuda_rows_sources = \
 	plugins/backend-cuda/kernels/launch.h \
+	plugins/backend-cuda/kernels/moe-order.cuh \
 	plugins/backend-cuda/kernels/moe.cu \
 	plugins/backend-cuda/kernels/moe.h \
 	plugins/backend-cuda/kernels/rows-device.cuh \

@@ -193,7 +193,7 @@ int32_t program_lay_out(struct sharpi_program *program, struct sharpi_error *err
         (status = give_out(&end, program->flow.n_vocab ? rows * round64(program->flow.n_vocab * 4) : 0,
                            &l->logits, err)) ||
         (status = give_out(&end, (MAX_GRAPH_ROWS + 1) * 4, &l->counts, err)) ||
-        (status = give_out(&end, SEQUENCE_COUNTER_BYTES, &l->sequence, err)) ||
+        (status = give_out(&end, sequence_memory_bytes(program->device->matmul), &l->sequence, err)) ||
         (status = lay_out_best(program, rows, &end, err)) ||
         (status = lay_out_gathered(program, &end, err)) || (status = lay_out_moe(program, &end, err)))
         return status;

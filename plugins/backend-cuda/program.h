@@ -270,6 +270,10 @@ const struct rows_step *run_rows_step(const struct run *run, const struct launch
 struct matmul_args run_product(const struct run *run, const struct launch *launch);
 int run_route(const struct run *run, const struct launch *launch);
 int run_experts(const struct run *run, const struct launch *launch);
+struct moe_route run_route_args(const struct run *run, const struct launch *launch);
+/* The products of a mixture's experts for few tokens; 0: they are not just two. */
+int32_t run_experts_args(const struct run *run, const struct launch *launch,
+                         struct sequence_experts *experts);
 struct rows_batch run_rows_batch(const struct sharpi_program *program);
 /* Whether experts' rows are sorted in steps of so many tokens. */
 static inline int32_t experts_sorted(uint32_t n_tokens)

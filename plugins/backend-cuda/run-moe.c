@@ -13,7 +13,7 @@ static const float *vector_data(const struct sharpi_program *program, int32_t ve
     return vector >= 0 ? program->flow.vectors[vector].data : NULL;
 }
 
-int run_route(const struct run *run, const struct launch *launch)
+struct moe_route run_route_args(const struct run *run, const struct launch *launch)
 {
     const struct sharpi_program *program = run->program;
     const struct layout *l = &program->layout;
@@ -34,6 +34,13 @@ int run_route(const struct run *run, const struct launch *launch)
                               .source = ints(program, l->moe_source),
                               .starts = ints(program, l->moe_starts),
                               .workspace = l->moe_bytes ? program->scratch + l->moe_workspace : NULL};
+    return route;
+}
+
+int run_route(const struct run *run, const struct launch *launch)
+{
+    const struct sharpi_program *program = run->program;
+    const struct moe_route route = run_route_args(run, launch);
     return moe_route_launch(&route, run_rows_batch(program).n_rows[SHARPI_ROWS_TOKENS], run->n_tokens,
                             program->device->overlap, run->stream);
 }
@@ -74,7 +81,7 @@ static int run_part(const struct run *run, const struct mixture *m, const struct
     return matmul_grouped_launch(&args);
 }
 
-static int run_glu(const struct run *run, const struct mixture *m, int32_t sorted)
+static struct matmul_grouped_args glu_args(const struct run *run, const struct mixture *m, int32_t sorted)
 {
     const struct flow *flow = &run->program->flow;
     struct matmul_grouped_args args = grouped_args(run, m, sorted);
@@ -89,10 +96,10 @@ static int run_glu(const struct run *run, const struct mixture *m, int32_t sorte
     args.part[1].w = &m->up;
     args.part[0].out = (float *)(void *)flow->cells[m->hidden].base;
     args.part[0].out_stride = m->hidden_row / sizeof(float);
-    return matmul_grouped_launch(&args);
+    return args;
 }
 
-static int run_down(const struct run *run, const struct mixture *m, int32_t sorted)
+static struct matmul_grouped_args down_args(const struct run *run, const struct mixture *m, int32_t sorted)
 {
     const struct flow *flow = &run->program->flow;
     struct matmul_grouped_args args = grouped_args(run, m, sorted);
@@ -103,7 +110,22 @@ static int run_down(const struct run *run, const struct mixture *m, int32_t sort
     args.part[0].w = &m->down;
     args.part[0].out = (float *)(void *)flow->cells[m->output].base;
     args.part[0].out_stride = m->out_row / sizeof(float);
-    return matmul_grouped_launch(&args);
+    return args;
+}
+
+/* Whether gate, up and activation are one launch. */
+static int32_t fuses_glu(const struct mixture *m, int32_t sorted)
+{
+    return matmul_grouped_act_format(&m->gate, sorted) == matmul_grouped_act_format(&m->up, sorted) &&
+           matmul_grouped_can_glu(&m->gate, &m->up, sorted);
+}
+
+int32_t run_experts_args(const struct run *run, const struct launch *launch, struct sequence_experts *experts)
+{
+    const struct mixture *m = &run->program->mixtures[launch->index];
+    experts->up = glu_args(run, m, 0);
+    experts->down = down_args(run, m, 0);
+    return fuses_glu(m, 0);
 }
 
 int run_experts(const struct run *run, const struct launch *launch)
@@ -111,13 +133,13 @@ int run_experts(const struct run *run, const struct launch *launch)
     const struct sharpi_program *program = run->program;
     const struct mixture *m = &program->mixtures[launch->index];
     int32_t sorted = experts_sorted(run->n_tokens);
-    int32_t fused =
-        matmul_grouped_act_format(&m->gate, sorted) == matmul_grouped_act_format(&m->up, sorted) &&
-        matmul_grouped_can_glu(&m->gate, &m->up, sorted);
+    int32_t fused = fuses_glu(m, sorted);
     const struct rows_step *step = launch->steps[fused];
+    struct matmul_grouped_args args;
     int error = 0;
     if (fused) {
-        error = run_glu(run, m, sorted);
+        args = glu_args(run, m, sorted);
+        error = matmul_grouped_launch(&args);
     } else {
         error = run_part(run, m, &m->gate, sorted, m->hidden);
         if (!error)
@@ -128,5 +150,6 @@ int run_experts(const struct run *run, const struct launch *launch)
         error = rows_step_launch(step, &batch, run->n_tokens, program->device->n_sms,
                                  program->device->overlap, run->stream);
     }
-    return error ? error : run_down(run, m, sorted);
+    args = down_args(run, m, sorted);
+    return error ? error : matmul_grouped_launch(&args);
 }

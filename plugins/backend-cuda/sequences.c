@@ -9,6 +9,8 @@ static int append(struct sequence *sequence, const struct run *one_row, const st
 {
     const struct rows_batch batch = run_rows_batch(one_row->program);
     struct matmul_args product;
+    struct moe_route route;
+    struct sequence_experts experts;
     const struct rows_step *step;
     if (launch->rows != SHARPI_ROWS_TOKENS)
         return 0;
@@ -16,23 +18,39 @@ static int append(struct sequence *sequence, const struct run *one_row, const st
         product = run_product(one_row, launch);
         return sequence_add_product(sequence, &product);
     }
+    if (launch->kind == LAUNCH_ROUTE) {
+        route = run_route_args(one_row, launch);
+        return sequence_add_route(sequence, &route);
+    }
+    if (launch->kind == LAUNCH_EXPERTS)
+        return run_experts_args(one_row, launch, &experts) && sequence_add_experts(sequence, &experts);
     if (launch->kind != LAUNCH_ROWS)
         return 0;
     step = run_rows_step(one_row, launch);
     return step ? sequence_add_rows(sequence, step, &batch) : 1;
 }
 
-/* The longest sequence that begins with launch `first`: the number of its launches, products among them. */
-static uint32_t gather(struct sequence *sequence, const struct run *one_row, uint32_t first,
-                       uint32_t *n_products)
+/* As many launches from `first` on as are one sequence, but none from `end` on. */
+static uint32_t gather_until(struct sequence *sequence, const struct run *one_row, uint32_t first,
+                             uint32_t end, uint32_t *n_products)
 {
     const struct sharpi_program *program = one_row->program;
     uint32_t i = first;
     *n_products = 0;
     sequence_begin(sequence, program->device->matmul);
-    while (i < program->n_launches && append(sequence, one_row, &program->launches[i]))
+    while (i < end && append(sequence, one_row, &program->launches[i]))
         *n_products += program->launches[i++].kind == LAUNCH_MATMUL;
     return i - first;
+}
+
+/* The longest sequence that begins with launch `first`: the number of its launches, products among them. */
+static uint32_t gather(struct sequence *sequence, const struct run *one_row, uint32_t first,
+                       uint32_t *n_products)
+{
+    uint32_t n = gather_until(sequence, one_row, first, one_row->program->n_launches, n_products);
+    while (!sequence_is_whole(sequence))
+        n = gather_until(sequence, one_row, first, first + n - 1, n_products);
+    return n;
 }
 
 int32_t sequences_make(struct sharpi_program *program, struct sharpi_error *err)

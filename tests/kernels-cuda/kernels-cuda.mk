@@ -1,4 +1,4 @@
-# Kernels of the CUDA backend and of the KV formats, on a GPU: tests/kernels-cuda [matmul|attention|rows|moe|sequence]... [--bench].
+# Kernels of the CUDA backend and of the KV formats, on a GPU: tests/kernels-cuda [matmul|attention|rows|moe|sequence|experts]... [--bench].
 # check_PROGRAMS, so that "make check" builds and runs it: without a GPU it says so and is skipped.
 if HAVE_CUDA
 check_LTLIBRARIES += tests/kernels-cuda/libtests.la
@@ -15,6 +15,7 @@ tests_kernels_cuda_libtests_la_SOURCES = \
 	tests/kernels-cuda/moe.cu \
 	tests/kernels-cuda/random.cuh \
 	tests/kernels-cuda/rows.cu \
+	tests/kernels-cuda/sequence-experts.cu \
 	tests/kernels-cuda/sequence.cu
 tests_kernels_cuda_libtests_la_CFLAGS = $(AM_CFLAGS) -O3
 

@@ -1,4 +1,4 @@
-/* Tests of the CUDA kernels against references on the host: kernels-cuda [matmul|attention|rows|moe|sequence]... [--bench].
+/* Tests of the CUDA kernels against references on the host: kernels-cuda [matmul|attention|rows|moe|sequence|experts]... [--bench].
  *
  * Without names all of them run. Exit status: 0 passed, 1 failed, 77 no GPU.
  */
@@ -14,6 +14,7 @@ int test_attention(int bench);
 int test_rows(int bench);
 int test_moe(int bench);
 int test_sequence(int bench);
+int test_experts(int bench);
 
 static const struct {
     const char *name;
@@ -22,7 +23,8 @@ static const struct {
              {"attention", test_attention},
              {"rows", test_rows},
              {"moe", test_moe},
-             {"sequence", test_sequence}};
+             {"sequence", test_sequence},
+             {"experts", test_experts}};
 
 enum { N_AREAS = sizeof areas / sizeof *areas };
 
@@ -39,7 +41,7 @@ static int read_arguments(int argc, char **argv, int wanted[N_AREAS], int *bench
             n += known;
         }
         if (!known) {
-            fprintf(stderr, "usage: kernels-cuda [matmul|attention|rows|moe|sequence]... [--bench]\n");
+            fprintf(stderr, "usage: kernels-cuda [matmul|attention|rows|moe|sequence|experts]... [--bench]\n");
             return -1;
         }
     }

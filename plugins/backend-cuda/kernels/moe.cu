@@ -7,6 +7,7 @@
 #include "moe.h"
 
 #include "launch.h"
+#include "moe-order.cuh"
 
 #define TOKENS 32u /* of a block: bits of a mask */
 
@@ -19,17 +20,6 @@ struct route_params {
     int32_t *counts; /* [n_blocks, n_experts]: pairs, later the first sorted row */
     uint32_t *masks; /* [n_blocks, n_experts]: tokens of the block that chose the expert */
 };
-
-/* Order of floats as unsigned integers; a NaN is below everything. */
-static __device__ __forceinline__ uint32_t order_key(float x)
-{
-    uint32_t bits = __float_as_uint(x);
-    if (x != x)
-        return 0;
-    if (x == 0.0f)
-        return 0x80000000u; /* -0 is 0 */
-    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
 
 static __device__ __forceinline__ float warp_sum(float x)
 {

@@ -58,7 +58,7 @@ static __device__ __forceinline__ void f32_slabs(const seq_product &p, seq_warp 
 static __device__ __forceinline__ seq_output f32_output_of(const seq_product &p, seq_units units,
                                                            uint32_t number)
 {
-    const seq_segment s = segment_of(p, units.first, number);
+    const seq_segment s = segment_of<false>(p, units.first, number);
     seq_output o = {s.part, s.group, {0, 0}};
     if (number < units.n)
         o.sums[0] = sums_at(p, slabs_of(p, units.n), number, 0);

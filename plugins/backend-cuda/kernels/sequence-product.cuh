@@ -6,13 +6,18 @@
 
 #include "matmul-epilogue.cuh"
 #include "matmul-gemv.cuh"
+#include "sequence-experts.cuh"
 #include "sequence-ring.cuh"
 
 /* What a warp carries from stage to stage. */
 struct seq_warp {
     seq_ring ring;
     uint32_t number;
-    float *sums; /* of the block: [warp][SEQ_MAX_SEGMENTS][16] */
+    float *sums;        /* of the block: [warp][SEQ_MAX_SEGMENTS][16] */
+    seq_choice *choice; /* of experts, in shared memory */
+    uint8_t *row;       /* the block's own, ACT_Q8 */
+    float *part;        /* for a sum over the block */
+    bool has_choice, quantizes;
 };
 
 /* A barrier of all warps but the filling one. */
@@ -21,17 +26,28 @@ static __device__ __forceinline__ void sync_readers(void)
     asm volatile("bar.sync 1, %0;" ::"r"((uint32_t)SEQ_THREADS) : "memory");
 }
 
+/* A slab's activations: ACT_Q8, or made of an f32 row. */
+template <bool MOE>
+static __device__ __forceinline__ void segment_load(act_slab<1> &x, const seq_warp &w, const gemv_input &in,
+                                                    const gemv_lane<1> &l, uint32_t slab)
+{
+    if (MOE && w.quantizes)
+        slab_quantize(x, (const float *)in.act, in.n_in, slab, l.lane);
+    else
+        slab_load(x, l, slab);
+}
+
 /* Slabs [slab, slab + n) of a group. */
-template <int TYPE>
+template <int TYPE, bool MOE>
 static __device__ __forceinline__ void segment_quantized(seq_warp &w, const gemv_input &in, uint32_t slab,
                                                          uint32_t n, float acc[2][2])
 {
     const gemv_lane<1> l = gemv_lane_of<1>(in, (int)w.ring.lane);
     act_slab<1> x, next;
-    slab_load(x, l, slab);
+    segment_load<MOE>(x, w, in, l, slab);
     for (uint32_t i = 0; i < n; i++) {
         if (i + 1 < n)
-            slab_load(next, l, slab + i + 1);
+            segment_load<MOE>(next, w, in, l, slab + i + 1);
         const uint8_t *weights = ring_wait(w.ring);
         slab_dot<TYPE, 1, true>(weights, x, l, acc);
         ring_next(w.ring);
@@ -57,14 +73,14 @@ static __device__ __forceinline__ void segment_float(seq_warp &w, const gemv_inp
     }
 }
 
-template <int MODE, int SET>
+template <int MODE, int SET, bool MOE>
 static __device__ __forceinline__ void run_segment(int type, seq_warp &w, const gemv_input &in, uint32_t slab,
                                                    uint32_t n, float acc[2][mode_sums(MODE)])
 {
 #define RUN_QUANTIZED(TYPE)                                                                                  \
     case TYPE:                                                                                               \
         if constexpr (in_set(TYPE, SET))                                                                     \
-            segment_quantized<TYPE>(w, in, slab, n, acc);                                                    \
+            segment_quantized<TYPE, MOE>(w, in, slab, n, acc);                                               \
         break;
 #define RUN_FLOAT(TYPE)                                                                                      \
     case TYPE:                                                                                               \
@@ -110,10 +126,11 @@ struct seq_output {
     uint32_t sums[2];   /* of both passes */
 };
 
+template <bool MOE>
 static __device__ __forceinline__ seq_output output_of(const seq_product &p, seq_units units, uint32_t number)
 {
     const uint32_t unit = number / 16, row = number % 16, n_slabs = slabs_of(p, units.n);
-    const seq_segment s = segment_of(p, units.first, unit * p.n_passes);
+    const seq_segment s = segment_of<MOE>(p, units.first, unit * p.n_passes);
     seq_output o = {s.part, s.group * 16 + row, {0, 0}};
     if (unit >= units.n) {
         o.row = ~0u;
@@ -168,11 +185,12 @@ static __device__ __forceinline__ void store_codes(const seq_product &p, uint32_
 }
 
 /* The warp's slabs; its sums go to its deposits. */
-template <int MODE, int SET>
-static __device__ __forceinline__ void product_slabs(const seq_product &p, seq_warp &w, seq_units units)
+template <int MODE, int SET, bool MOE>
+static __device__ __forceinline__ void product_slabs(const seq_params &a, const seq_product &p, seq_warp &w,
+                                                     seq_units units)
 {
     const seq_range range = range_of(slabs_of(p, units.n), w.number);
-    const gemv_input in = {p.act, 0, p.n_in, 1};
+    gemv_input in = {p.act, 0, p.n_in, 1};
     /* read here, so that nothing that follows from it is kept in registers through other stages */
     asm volatile("mov.u32 %0, %laneid;" : "=r"(w.ring.lane));
     float *sums = w.sums + w.number * SEQ_MAX_SEGMENTS * 16;
@@ -183,28 +201,127 @@ static __device__ __forceinline__ void product_slabs(const seq_product &p, seq_w
         sums[w.ring.lane] = 0.0f;
     for (; left; number++, slab = 0, sums += 16) {
         const uint32_t n = min(p.n_slabs - slab, left);
+        const seq_segment s = segment_of<MOE>(p, units.first, number);
         float acc[2][mode_sums(MODE)] = {};
-        run_segment<MODE, SET>(p.part[segment_of(p, units.first, number).part].type, w, in, slab, n, acc);
+        if (MOE && !p.act)
+            in.act = w.row;
+        else if (MOE && p.n_pairs && !p.pair_units)
+            in.act = p.act + s.pair * a.mixture.hidden_stride * 4;
+        run_segment<MODE, SET, MOE>(p.part[s.part].type, w, in, slab, n, acc);
         deposit<MODE>(sums, acc, (int)w.ring.lane);
         left -= n;
     }
 }
 
+/* ---- Products of experts */
+
+/* What is added to number i of the outputs whose passes are pairs; loaded early. */
+static __device__ __forceinline__ float pairs_before(const seq_product &p, const seq_mixture &m,
+                                                     seq_units units, uint32_t i)
+{
+    const uint32_t at = units.first * 16 + i / 16;
+    return m.add && i < units.n * 256 && i % 16 == 0 && at < p.part[0].n_out ? load_now(m.add + at) : 0.0f;
+}
+
+/* Outputs whose passes are pairs. Sixteen lanes have one: each the sum of one expert. */
+static __device__ __forceinline__ void store_pairs(const seq_product &p, const seq_mixture &m,
+                                                   const seq_warp &w, seq_units units, float before,
+                                                   uint32_t n_rows)
+{
+    const seq_part &part = p.part[0];
+    const uint32_t n_slabs = slabs_of(p, units.n), pair = threadIdx.x % 16;
+    for (uint32_t i = threadIdx.x; i < units.n * 256; i += SEQ_THREADS) {
+        const uint32_t unit = i / 256, row = i / 16 % 16, at = (units.first + unit) * 16 + row;
+        float value = 0.0f;
+        if (i != threadIdx.x)
+            before = pairs_before(p, m, units, i);
+        if (pair < p.n_pairs)
+            value = sum_at(w.sums, sums_at(p, n_slabs, unit * p.n_pairs + pair, row));
+        if (m.combines) {
+            value = pair < p.n_pairs ? value * w.choice->weight[pair] : 0.0f;
+#pragma unroll
+            for (int d = 8; d > 0; d /= 2)
+                value += __shfl_xor_sync(~0u, value, d);
+        }
+        if (n_rows && at < part.n_out && pair < (m.combines ? 1 : p.n_pairs))
+            part.out[pair * m.output_stride + at] = before + value;
+    }
+}
+
+/* Units of pairs: part 0's rows, one for each pair. */
+static __device__ __forceinline__ void store_hidden(const seq_product &p, const seq_mixture &m,
+                                                    const seq_warp &w, seq_units units, uint32_t n_rows)
+{
+    for (uint32_t i = threadIdx.x; n_rows && i < units.n * 16; i += SEQ_THREADS) {
+        const uint32_t pair = (units.first + i / 16) / p.pair_units;
+        seq_output o = output_of<true>(p, units, i);
+        if (o.row < p.part[0].n_out)
+            p.part[0].out[pair * m.hidden_stride + o.row] =
+                gated(p.glu, p.glu_clamp, sum_at(w.sums, o.sums[0]), sum_at(w.sums, o.sums[1]));
+    }
+}
+
+/* A product of experts; the block's first chooses them. */
 template <int MODE, int SET, class Block>
-static __device__ __forceinline__ void product_run(const seq_product &p, seq_warp &w, seq_units units,
+static __device__ __forceinline__ void experts_run(const seq_product &p, seq_warp &w, seq_units units,
                                                    uint32_t n_rows, const Block &block)
 {
-    seq_output o = output_of(p, units, threadIdx.x);
+    const seq_mixture &m = block.a.mixture;
+    const float before = p.pair_units ? 0.0f : pairs_before(p, m, units, threadIdx.x);
+    if (!w.has_choice)
+        choose_experts(m.route, w.sums, w.choice, block);
+    w.has_choice = true;
+    if (p.pair_units && units.first == 0 && threadIdx.x < 32 && n_rows) /* one block's */
+        store_choice(m.route, w.choice);
+    w.quantizes = MODE == GEMV_Q1 && !p.pair_units;
+    product_slabs<MODE, SET, true>(block.a, p, w, units);
+    w.quantizes = false;
+    block.sync();
+    if (p.pair_units)
+        store_hidden(p, m, w, units, n_rows);
+    else
+        store_pairs(p, m, w, units, before, n_rows);
+}
+
+/* ---- Any product */
+
+/* Waits, and makes the block's own row if there is one. */
+template <bool MOE, class Block>
+static __device__ __forceinline__ void product_wait(const seq_stage &s, seq_warp &w, bool stores,
+                                                    const Block &block)
+{
+    if (!MOE || !s.own) {
+        block.wait();
+        return;
+    }
+    const norms_params &p = block.a.own[s.own - 1];
+    float4 weight[SEQ_OWN_CHUNKS];
+    own_begin(p, weight);
     block.wait();
+    own_norm(p, weight, w.row, stores, w.part, block);
+    block.sync();
+}
+
+template <int MODE, int SET, bool MOE, class Block>
+static __device__ __forceinline__ void product_run(const seq_stage &s, seq_warp &w, seq_units units,
+                                                   uint32_t n_rows, const Block &block)
+{
+    const seq_product &p = s.product;
+    seq_output o = output_of<MOE>(p, units, threadIdx.x);
+    product_wait<MOE>(s, w, units.first == 0 && n_rows, block);
+    if (MOE && p.n_pairs) {
+        experts_run<MODE, SET>(p, w, units, n_rows, block);
+        return;
+    }
     float before = output_before(p, o);
-    product_slabs<MODE, SET>(p, w, units);
+    product_slabs<MODE, SET, MOE>(block.a, p, w, units);
     block.sync();
     for (uint32_t i = threadIdx.x; n_rows && i < units.n * 16;) {
         const float value = store_output(p, w.sums, o, before);
         if (p.codes)
             store_codes(p, units.first * 16 + i, value);
         i += SEQ_THREADS;
-        o = output_of(p, units, i);
+        o = output_of<MOE>(p, units, i);
         before = output_before(p, o);
     }
 }

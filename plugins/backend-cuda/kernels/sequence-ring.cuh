@@ -47,40 +47,8 @@ struct seq_fill {
     uint32_t left;          /* slabs of it that are the warp's; 0: no more slabs at all */
     uint32_t more;          /* of the warp's in this stage, after those */
     uint32_t slab_bytes, tail_bytes;
+    bool waits; /* for the choice of experts */
 };
-
-/* Points at slab `slab` of (unit, pass) `number`. */
-static __device__ __forceinline__ void fill_locate(seq_fill &f, const seq_product &p, uint32_t first_unit,
-                                                   uint32_t slab)
-{
-    const seq_segment s = segment_of(p, first_unit, f.number);
-    const seq_part &part = p.part[s.part];
-    f.left = min(p.n_slabs - slab, f.more);
-    f.more -= f.left;
-    f.slab_bytes = part.slab_bytes;
-    f.tail_bytes = slab + f.left == p.n_slabs ? part.last_slab_bytes : part.slab_bytes;
-    f.at = part.data + (uint64_t)s.group * part.group_bytes + slab * part.slab_bytes;
-}
-
-/* Goes on to the next (unit, pass), in this stage or a later one. */
-static __device__ __forceinline__ void fill_go_on(seq_fill &f, const seq_params &a, const seq_units *units,
-                                                  uint32_t warp)
-{
-    uint32_t slab = 0;
-    f.number++;
-    while (f.more == 0) {
-        if (++f.stage >= a.n_stages)
-            return;
-        const seq_stage &s = a.stages[f.stage];
-        if (!is_product(s))
-            continue;
-        const seq_range r = range_of(slabs_of(s.product, units[f.stage].n), warp);
-        f.more = r.end - r.first;
-        f.number = r.first / s.product.n_slabs;
-        slab = r.first - f.number * s.product.n_slabs;
-    }
-    fill_locate(f, a.stages[f.stage].product, units[f.stage].first, slab);
-}
 
 /* Whether the phase of this parity is complete. */
 static __device__ __forceinline__ bool barrier_passed(uint64_t *barrier, uint32_t parity)
@@ -91,6 +59,52 @@ static __device__ __forceinline__ bool barrier_passed(uint64_t *barrier, uint32_
                  : "r"(shared_address(barrier)), "r"(parity)
                  : "memory");
     return done;
+}
+
+/* Points at slab `slab` of (unit, pass) `number`. */
+template <bool MOE>
+static __device__ __forceinline__ void fill_locate(seq_fill &f, const seq_params &a, const seq_product &p,
+                                                   uint32_t first_unit, uint32_t slab,
+                                                   const seq_choice *choice)
+{
+    const seq_segment s = segment_of<MOE>(p, first_unit, f.number);
+    const seq_part &part = p.part[s.part];
+    f.left = min(p.n_slabs - slab, f.more);
+    f.more -= f.left;
+    f.slab_bytes = part.slab_bytes;
+    f.tail_bytes = slab + f.left == p.n_slabs ? part.last_slab_bytes : part.slab_bytes;
+    f.at = part.data + (uint64_t)s.group * part.group_bytes + slab * part.slab_bytes;
+    if (MOE && p.n_pairs)
+        f.at += (uint32_t)choice->expert[s.pair] *
+                (p.pair_units ? a.mixture.up_bytes[s.pass] : a.mixture.down_bytes);
+}
+
+/* Goes on to the next (unit, pass), in this stage or a later one. */
+template <bool MOE>
+static __device__ __forceinline__ void fill_go_on(seq_fill &f, const seq_params &a, const seq_units *units,
+                                                  uint32_t warp, seq_choice *choice)
+{
+    uint32_t slab = 0;
+    f.number++;
+    while (f.more == 0) {
+        if (++f.stage >= a.n_stages)
+            return;
+        const seq_stage &s = a.stages[f.stage];
+        if (!is_product(s))
+            continue;
+        const seq_range r = range_of(slabs_of(s.product, units[f.stage].n), warp);
+        if (MOE) {
+            f.waits = s.product.n_pairs && r.end > r.first && !barrier_passed(&choice->is_made, 0);
+            if (f.waits) {
+                f.stage--;
+                return;
+            }
+        }
+        f.more = r.end - r.first;
+        f.number = r.first / s.product.n_slabs;
+        slab = r.first - f.number * s.product.n_slabs;
+    }
+    fill_locate<MOE>(f, a, a.stages[f.stage].product, units[f.stage].first, slab, choice);
 }
 
 static __device__ __forceinline__ uint64_t read_once_policy(void)
@@ -118,16 +132,19 @@ static __device__ __forceinline__ void copy_bulk(uint8_t *to, const uint8_t *fro
 }
 
 /* The whole life of the filling warp: `r` is this lane's ring. */
+template <bool MOE>
 static __device__ __forceinline__ void fill_rings(const seq_params &a, const seq_units *units,
-                                                  const seq_ring &r)
+                                                  const seq_ring &r, seq_choice *choice)
 {
     const uint64_t policy = read_once_policy();
-    seq_fill f = {nullptr, ~0u, 0, 0, 0, 0, 0};
+    seq_fill f = {nullptr, ~0u, 0, 0, 0, 0, 0, false};
     ring_place next = {0, 1}, oldest = {0, 0}; /* a new barrier has passed the phase before its first */
     uint32_t under_way = 0;
     if (r.lane < SEQ_WARPS)
-        fill_go_on(f, a, units, r.lane);
-    while (__any_sync(~0u, f.left > 0)) {
+        fill_go_on<MOE>(f, a, units, r.lane, choice);
+    while (__any_sync(~0u, f.left > 0 || (MOE && f.waits))) {
+        if (MOE && f.waits)
+            fill_go_on<MOE>(f, a, units, r.lane, choice);
         const bool room = f.left && barrier_passed(r.empty + next.slot, next.parity);
         if (under_way && barrier_passed(r.full + oldest.slot, oldest.parity)) {
             ring_step(oldest, r.n_slots);
@@ -141,7 +158,7 @@ static __device__ __forceinline__ void fill_rings(const seq_params &a, const seq
             under_way++;
             f.at += f.slab_bytes;
             if (--f.left == 0)
-                fill_go_on(f, a, units, r.lane);
+                fill_go_on<MOE>(f, a, units, r.lane, choice);
         }
         if (!__any_sync(~0u, copies))
             __nanosleep(20);

@@ -3,11 +3,14 @@
  * A product's units (16 weight rows, of f32 weights one; with glu the gate's and the up's) are dealt to blocks in contiguous runs of n or n + 1; which
  * blocks have the longer runs turns from product to product. The slabs of a block's units in a row, (unit, pass, slab), are
  * dealt to its warps in contiguous ranges that differ by one slab at most.
+ * Products of a mixture's chosen experts: units of gate and up are 16 rows of a pair (a chosen expert for the row), pair after pair;
+ * a unit of down has as many passes as there are pairs.
  */
 #ifndef SHARPI_BACKEND_CUDA_SEQUENCE_STAGES_CUH
 #define SHARPI_BACKEND_CUDA_SEQUENCE_STAGES_CUH
 
 #include "matmul-internal.h"
+#include "moe.h"
 #include "rows-match.cuh"
 #include "sequence.h"
 
@@ -38,7 +41,7 @@ static constexpr __host__ __device__ bool in_set(int32_t type, int set)
     }
 }
 
-enum seq_kind { SEQ_PRODUCT, SEQ_PRODUCT_16_BIT, SEQ_PRODUCT_F32, SEQ_NORMS, SEQ_HEADS, SEQ_GLU };
+enum seq_kind { SEQ_PRODUCT, SEQ_PRODUCT_16_BIT, SEQ_PRODUCT_F32, SEQ_NORMS, SEQ_HEADS, SEQ_GLU, SEQ_ROUTER };
 
 struct seq_part {
     const uint8_t *data;
@@ -51,7 +54,7 @@ struct seq_part {
 
 struct seq_product {
     seq_part part[MATMUL_MAX_PARTS];
-    const uint8_t *act;
+    const uint8_t *act; /* NULL: the block's own row */
     uint8_t *codes;     /* not NULL: the first part's (with glu: the only) outputs also go here, as ACT_Q8 */
     const float *times; /* f32 weights, not NULL: act(the first part's outputs) * times go to `made` */
     float *made;
@@ -60,6 +63,22 @@ struct seq_product {
     uint32_t rotation; /* of blocks */
     int32_t glu;       /* the activation, of a pair or with `times` */
     float glu_clamp;
+    uint32_t n_pairs;    /* of a mixture: chosen experts; else 0 */
+    uint32_t pair_units; /* gate and up: units of a pair; down: 0, its passes are the pairs */
+};
+
+/* A product with f32 weights, of few rows, and the norm before it. */
+struct seq_router {
+    const float *weights;
+    float *out;
+    uint32_t n_in, n_out;
+};
+
+/* What a block knows of the chosen experts. */
+struct seq_choice {
+    int32_t expert[MOE_MAX_USED];
+    float weight[MOE_MAX_USED];
+    uint64_t is_made; /* barrier */
 };
 
 /* Heads of all chains, in the first n_blocks blocks; chains[].first_block is the number of the chain's first head. A chain beside
@@ -74,13 +93,27 @@ struct seq_heads {
 struct seq_stage {
     int32_t kind;      /* enum seq_kind */
     uint32_t n_blocks; /* that have a part in it */
+    uint32_t
+        own; /* a norm that every block of the stage does for itself at its beginning: own[own - 1]; 0: none */
     union {
         seq_product product;
         norms_params norms;
         seq_heads heads;
         glu_params glu;
+        seq_router router;
     };
 };
+
+/* What products of experts have beside seq_product. */
+struct seq_mixture {
+    struct moe_route route;
+    uint64_t up_bytes[2], down_bytes;      /* from expert to expert */
+    uint32_t hidden_stride, output_stride; /* floats, from pair to pair */
+    uint32_t combines; /* down stores the weighted sum of the pairs; else a row for each */
+    const float *add;  /* combines: what is added to it, or NULL */
+};
+
+enum { SEQ_MAX_OWN = 2 };
 
 struct seq_params {
     seq_stage stages[SEQUENCE_MAX_STAGES];
@@ -88,6 +121,10 @@ struct seq_params {
     uint32_t n_under_way; /* copies of a ring at a time */
     const int32_t *n_rows;
     uint32_t *counters;
+    norms_params own[SEQ_MAX_OWN];
+    uint32_t n_own, row_bytes; /* of a block's own row */
+    uint8_t *rows;             /* of all blocks */
+    seq_mixture mixture;
 };
 
 static __host__ __device__ __forceinline__ bool is_product(const seq_stage &s)
@@ -133,12 +170,29 @@ static __host__ __device__ __forceinline__ uint32_t warp_of(uint32_t n_slabs, ui
 /* Where a (unit, pass) of a block's units lies. */
 struct seq_segment {
     uint32_t part, group, pass, unit; /* unit: of the product */
+    uint32_t pair;                    /* experts */
 };
 
+static __device__ __forceinline__ seq_segment segment_of_experts(const seq_product &p, uint32_t first_unit,
+                                                                 uint32_t number)
+{
+    seq_segment s;
+    s.unit = first_unit + number / p.n_passes;
+    s.pass = number % p.n_passes;
+    s.pair = p.pair_units ? s.unit / p.pair_units : s.pass;
+    s.group = p.pair_units ? s.unit - s.pair * p.pair_units : s.unit;
+    s.part = p.pair_units ? s.pass : 0;
+    return s;
+}
+
+template <bool MOE>
 static __device__ __forceinline__ seq_segment segment_of(const seq_product &p, uint32_t first_unit,
                                                          uint32_t number)
 {
+    if (MOE && p.n_pairs)
+        return segment_of_experts(p, first_unit, number);
     seq_segment s;
+    s.pair = 0;
     s.pass = p.n_passes == 2 ? number & 1 : 0;
     s.unit = first_unit + (p.n_passes == 2 ? number >> 1 : number);
     s.part = s.pass;

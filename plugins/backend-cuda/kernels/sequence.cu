@@ -28,6 +28,7 @@ struct seq_shared {
     float sums[SEQ_WARPS * SEQ_MAX_SEGMENTS * 16];
     uint64_t full[SEQ_WARPS][SEQ_MAX_SLOTS], empty[SEQ_WARPS][SEQ_MAX_SLOTS];
     float part[2][32];
+    seq_choice choice;
     seq_units units[SEQUENCE_MAX_STAGES]; /* the block's, of products */
 };
 
@@ -62,6 +63,12 @@ struct seq_block {
     __device__ __forceinline__ void sync() const
     {
         sync_readers();
+    }
+    /* The block's part in the stage is done. */
+    __device__ __forceinline__ void count() const
+    {
+        if (stage + 1 < a.n_stages)
+            arrive(a, stage);
     }
     __device__ __forceinline__ void wait() const
     {
@@ -149,18 +156,18 @@ static __device__ __forceinline__ void run_glu(const glu_params &p, const seq_bl
         glu_chunks<1, 0>(p, 0, first, SEQ_THREADS, block);
 }
 
-template <int SET>
+template <int SET, bool MOE>
 static __device__ __forceinline__ void run_stage(const seq_stage &s, seq_warp &w, seq_shared *shared,
                                                  uint32_t n_rows, const seq_block &block)
 {
     switch (s.kind) {
     case SEQ_PRODUCT:
         if constexpr (SET != SEQ_SET_16_BIT)
-            product_run<GEMV_Q1, SET>(s.product, w, shared->units[block.stage], n_rows, block);
+            product_run<GEMV_Q1, SET, MOE>(s, w, shared->units[block.stage], n_rows, block);
         break;
     case SEQ_PRODUCT_16_BIT:
         if constexpr (SET >= SEQ_SET_16_BIT)
-            product_run<GEMV_FLOAT, SET>(s.product, w, shared->units[block.stage], n_rows, block);
+            product_run<GEMV_FLOAT, SET, MOE>(s, w, shared->units[block.stage], n_rows, block);
         break;
     case SEQ_PRODUCT_F32:
         f32_run(s.product, w, shared->units[block.stage], n_rows, block);
@@ -172,6 +179,10 @@ static __device__ __forceinline__ void run_stage(const seq_stage &s, seq_warp &w
         } /* fall through */
     case SEQ_NORMS:
         run_norms(s.kind == SEQ_NORMS ? s.norms : s.heads.norms, shared->part, block);
+        break;
+    case SEQ_ROUTER:
+        if constexpr (MOE)
+            router_run(s.router, block.a.own[s.own - 1], s.n_blocks, n_rows, shared->part, w.row, block);
         break;
     default:
         run_glu(s.glu, block);
@@ -188,21 +199,29 @@ static __device__ __forceinline__ uint32_t find_last(const seq_params &a, const 
     return a.n_stages;
 }
 
-template <int SET>
+template <int SET, bool MOE>
 static __device__ __forceinline__ void run_stages(const seq_params &a, seq_shared *shared,
                                                   const seq_ring &ring)
 {
     const uint32_t last = find_last(a, shared), n_rows = (uint32_t)*a.n_rows;
-    seq_warp w = {ring, threadIdx.x / 32, shared->sums};
+    seq_warp w = {ring,
+                  threadIdx.x / 32,
+                  shared->sums,
+                  &shared->choice,
+                  a.rows + blockIdx.x * a.row_bytes,
+                  shared->part[0],
+                  false,
+                  false};
     uint32_t n_out = 0;
     if (last == a.n_stages)
         seq_block{a, 0, true, n_out}.wait();
     for (uint32_t i = 0; i < a.n_stages; i++) {
         if (!has_part(a, shared, i))
             continue;
-        run_stage<SET>(a.stages[i], w, shared, n_rows, seq_block{a, i, i == last, n_out});
-        if (i + 1 < a.n_stages)
-            arrive(a, i);
+        const seq_block block = {a, i, i == last, n_out};
+        run_stage<SET, MOE>(a.stages[i], w, shared, n_rows, block);
+        if (!MOE || a.stages[i].kind != SEQ_ROUTER) /* which does that itself */
+            block.count();
     }
     if (threadIdx.x == 0 && n_out == gridDim.x - 1) {
         for (uint32_t i = 0; i < a.n_stages; i++)
@@ -211,7 +230,7 @@ static __device__ __forceinline__ void run_stages(const seq_params &a, seq_share
     }
 }
 
-template <int SET>
+template <int SET, bool MOE>
 static __global__ void __launch_bounds__(SEQ_THREADS + 32, 1)
     sequence_kernel(const __grid_constant__ seq_params a)
 {
@@ -235,17 +254,19 @@ static __global__ void __launch_bounds__(SEQ_THREADS + 32, 1)
             barrier_init(ring.full + i, 1);
             barrier_init(ring.empty + i, 1);
         }
+        if (MOE && lane == 0)
+            barrier_init(&shared->choice.is_made, 1);
 #if __CUDA_ARCH__ >= 900
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 #endif
     }
     __syncthreads();
     if (fills) {
-        fill_rings(a, shared->units, ring);
+        fill_rings<MOE>(a, shared->units, ring, &shared->choice);
         return;
     }
     launch_wait();
-    run_stages<SET>(a, shared, ring);
+    run_stages<SET, MOE>(a, shared, ring);
 }
 
 /* ---- Host: stages */
@@ -256,6 +277,7 @@ struct sequence {
     seq_params params;
     const struct matmul_context *ctx;
     uint32_t shared_bytes, n_blocks;
+    uint32_t has_route, has_experts;
     int set;                       /* enum seq_set */
     uint32_t load[SEQ_MAX_BLOCKS]; /* slabs of each block so far, for rotations; only the first n_blocks */
 };
@@ -412,6 +434,116 @@ extern "C" int sequence_add_product(struct sequence *sequence, const struct matm
     return 1;
 }
 
+extern "C" int sequence_add_route(struct sequence *sequence, const struct moe_route *route)
+{
+    if (sequence->has_route || route->n_experts > MOE_MAX_EXPERTS || route->n_used > MOE_MAX_USED ||
+        route->n_used > route->n_experts)
+        return 0;
+    sequence->has_route = 1;
+    sequence->params.mixture.route = *route;
+    return 1;
+}
+
+/* The parts of a grouped product, read from `act`; false: it is none that a sequence does. */
+static bool fill_experts(seq_product *p, const struct matmul_grouped_args *args, const void *act)
+{
+    const int kind = kind_of(args->part[0].w->type);
+    struct matmul_args plain = {};
+    plain.n_parts = args->n_parts;
+    plain.glu = args->glu;
+    plain.glu_clamp = args->glu_clamp;
+    plain.act[kind == SEQ_PRODUCT ? ACT_Q8 : ACT_F32] = act;
+    for (uint32_t i = 0; i < args->n_parts; i++) {
+        plain.part[i] = args->part[i];
+        if (kind_of(args->part[i].w->type) != kind || args->part[i].bias)
+            return false;
+    }
+    return kind != SEQ_PRODUCT_F32 && fill_product(p, &plain, kind);
+}
+
+extern "C" int sequence_add_experts(struct sequence *sequence, const struct sequence_experts *experts)
+{
+    seq_params *a = &sequence->params;
+    seq_mixture *m = &a->mixture;
+    const struct matmul_grouped_args *up = &experts->up, *down = &experts->down;
+    const uint32_t n_pairs = m->route.n_used;
+    seq_product p[2];
+    if (!sequence->has_route || sequence->has_experts || !up->glu || up->n_parts != 2 || down->n_parts != 1 ||
+        a->n_stages + 2 > SEQUENCE_MAX_STAGES || down->part[0].w->n_in % 32 || up->part[0].out_stride % 4 ||
+        !fill_experts(&p[0], up, up->act) || !fill_experts(&p[1], down, up->part[0].out))
+        return 0;
+    p[0].n_pairs = p[1].n_pairs = p[1].n_passes = n_pairs;
+    p[0].pair_units = p[0].n_units;
+    p[0].n_units *= n_pairs;
+    m->up_bytes[0] = up->part[0].w->stack_bytes;
+    m->up_bytes[1] = up->part[1].w->stack_bytes;
+    m->down_bytes = down->part[0].w->stack_bytes;
+    m->hidden_stride = (uint32_t)up->part[0].out_stride;
+    m->output_stride = (uint32_t)down->part[0].out_stride;
+    if (!fits(&p[0], sequence->n_blocks) || !fits(&p[1], sequence->n_blocks))
+        return 0;
+    add_product(sequence, &p[0], kind_of(up->part[0].w->type));
+    add_product(sequence, &p[1], kind_of(down->part[0].w->type));
+    sequence->has_experts = 1;
+    return 1;
+}
+
+extern "C" int sequence_is_whole(const struct sequence *sequence)
+{
+    return sequence->has_route == sequence->has_experts;
+}
+
+static bool overlap(const void *a, uint64_t a_bytes, const void *b, uint64_t b_bytes)
+{
+    return a && b && (const uint8_t *)a < (const uint8_t *)b + b_bytes &&
+           (const uint8_t *)b < (const uint8_t *)a + a_bytes;
+}
+
+/* Where down can store the sum of residual and experts: where the norms would, unless blocks may still read something there, or
+ * where it would have stored an expert's row. NULL: nowhere. */
+static float *place_of_sum(const seq_mixture *m, const seq_product *down, const norms_params *p)
+{
+    const uint64_t bytes = p->width * 4ull;
+    if (!overlap(p->sum, bytes, down->act, 4ull * m->hidden_stride * down->n_pairs) &&
+        (p->sum == p->add || !overlap(p->sum, bytes, p->add, bytes)))
+        return (float *)p->sum;
+    for (uint32_t i = 0; i < down->n_pairs; i++) {
+        float *row = down->part[0].out + (uint64_t)i * m->output_stride;
+        if (!overlap(row, bytes, p->sum, bytes))
+            return row;
+    }
+    return NULL;
+}
+
+/* Whether norms begin with the weighted sum of what the last product, down, has made. */
+static bool begins_with_sum(const struct sequence *sequence, const norms_params *p)
+{
+    const seq_params *a = &sequence->params;
+    if (!p->n_used || !a->n_stages || !is_product(a->stages[a->n_stages - 1]))
+        return false;
+    const seq_product *down = &a->stages[a->n_stages - 1].product;
+    return p->n_used == down->n_pairs && !down->pair_units && !p->slots &&
+           p->weights == a->mixture.route.weights && (const float *)p->in == down->part[0].out &&
+           p->width == down->part[0].n_out;
+}
+
+/* Down adds up itself, and adds the residual. */
+static void join_sum(struct sequence *sequence, norms_params *p)
+{
+    seq_mixture *m = &sequence->params.mixture;
+    seq_product *down = &sequence->params.stages[sequence->params.n_stages - 1].product;
+    float *place = p->add && p->sum && !p->has_norm1 && !p->has_scale ? place_of_sum(m, down, p) : NULL;
+    m->combines = 1;
+    p->n_used = 0;
+    if (!place)
+        return;
+    m->add = (const float *)p->add;
+    down->part[0].out = place;
+    p->in = (const uint8_t *)place;
+    p->add = NULL;
+    p->sum = place == (float *)p->sum ? NULL : p->sum;
+}
+
 /* A step that only turns the last product's outputs into ACT_Q8 is done by the product itself. */
 static bool join_format(struct sequence *sequence, const match_launch *l)
 {
@@ -422,7 +554,7 @@ static bool join_format(struct sequence *sequence, const match_launch *l)
         p.format != ACT_Q8)
         return false;
     seq_product *product = &last->product;
-    if (product->codes || product->n_parts != product->n_passes || p.width % 32 ||
+    if (product->codes || product->n_pairs || product->n_parts != product->n_passes || p.width % 32 ||
         p.width != product->part[0].n_out || (const float *)p.gate != product->part[0].out)
         return false;
     product->codes = p.codes;
@@ -472,10 +604,12 @@ static bool fill_heads(seq_stage *s, const match_launch *l)
     return true;
 }
 
-static bool fill_norms(seq_stage *s, const match_launch *l)
+static bool fill_norms(const struct sequence *sequence, seq_stage *s, const match_launch *l)
 {
-    if (!match_norms(l, &s->norms) ||
-        divide_up(s->norms.width, 64) * 16 > (s->norms.n_used ? 2u : 4u) * SEQ_THREADS)
+    if (!match_norms(l, &s->norms))
+        return false;
+    const bool sums = s->norms.n_used && !begins_with_sum(sequence, &s->norms);
+    if (divide_up(s->norms.width, 64) * 16 > (sums ? 2u : 4u) * SEQ_THREADS)
         return false;
     s->kind = SEQ_NORMS;
     s->n_blocks = 1;
@@ -512,8 +646,11 @@ extern "C" int sequence_add_rows(struct sequence *sequence, const struct rows_st
     if (a->n_stages == SEQUENCE_MAX_STAGES)
         return 0;
     seq_stage s = {};
-    if ((!fill_norms(&s, &l) && !fill_glu(&s, &l) && !fill_heads(&s, &l)) || s.n_blocks > sequence->n_blocks)
+    if ((!fill_norms(sequence, &s, &l) && !fill_glu(&s, &l) && !fill_heads(&s, &l)) ||
+        s.n_blocks > sequence->n_blocks)
         return 0;
+    if (s.kind == SEQ_NORMS && begins_with_sum(sequence, &s.norms))
+        join_sum(sequence, &s.norms);
     a->stages[a->n_stages++] = s;
     return 1;
 }
@@ -535,9 +672,88 @@ static int choose_set(const seq_params *a)
     return SEQ_SET_ALL;
 }
 
+/* ---- Host: norms that blocks do for themselves */
+
+/* Just a norm, of which others than its readers need nothing that lies where some blocks may still be reading. */
+static bool can_be_own(const norms_params *p, const void *out, uint64_t out_bytes)
+{
+    const uint64_t bytes = p->width * 4ull;
+    return p->has_norm2 && !p->has_norm1 && !p->has_scale && !p->n_used && !p->add && p->format == ACT_Q8 &&
+           p->width % 32 == 0 && p->chunks <= SEQ_OWN_CHUNKS * SEQ_THREADS &&
+           !overlap(p->in, bytes, p->out, bytes) && !overlap(p->in, bytes, p->codes, bytes) &&
+           !overlap(p->in, bytes, p->sum, bytes) && !overlap(p->in, bytes, out, out_bytes);
+}
+
+/* Whether the stage is a router that reads the norm's f32 row. */
+static bool is_router_of(const norms_params *p, const seq_stage *s)
+{
+    const seq_product *r = &s->product;
+    return s->kind == SEQ_PRODUCT_F32 && r->n_parts == 1 && !r->times && !r->part[0].bias &&
+           r->part[0].epilogue == MATMUL_STORE && p->out && r->act == p->out && r->n_in == p->width &&
+           can_be_own(p, r->part[0].out, r->part[0].n_out * 4ull);
+}
+
+static bool is_product_of(const norms_params *p, const seq_stage *s)
+{
+    if (s->kind != SEQ_PRODUCT || s->product.n_pairs || !p->codes || s->product.act != p->codes ||
+        overlap(p->in, p->width * 4ull, s->product.codes, s->product.part[0].n_out * 4ull))
+        return false;
+    for (uint32_t i = 0; i < s->product.n_parts; i++) {
+        if (!can_be_own(p, s->product.part[i].out, s->product.part[i].n_out * 4ull))
+            return false;
+    }
+    return true;
+}
+
+/* The norms become the beginning of the next stage. */
+static void make_own(struct sequence *sequence, seq_stage *s, const norms_params *norms)
+{
+    seq_params *a = &sequence->params;
+    a->own[a->n_own++] = *norms;
+    a->row_bytes = SEQUENCE_ROW_BYTES;
+    s->own = a->n_own;
+    if (s->kind == SEQ_PRODUCT) {
+        s->product.act = NULL;
+        return;
+    }
+    const seq_part part = s->product.part[0];
+    s->kind = SEQ_ROUTER;
+    s->n_blocks = sequence->n_blocks; /* all have their own row then */
+    s->router = {(const float *)part.data, part.out, norms->width, part.n_out};
+}
+
+/* Norms that blocks can do for themselves. Experts right after a router that has made their row read that. */
+static void join_norms(struct sequence *sequence)
+{
+    seq_params *a = &sequence->params;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < a->n_stages; i++, n++) {
+        const seq_stage s = a->stages[i];
+        seq_stage *to = &a->stages[n];
+        const seq_stage *next = i + 1 < a->n_stages && a->n_own < SEQ_MAX_OWN ? &a->stages[i + 1] : NULL;
+        if (s.kind == SEQ_NORMS && next && (is_router_of(&s.norms, next) || is_product_of(&s.norms, next))) {
+            *to = a->stages[++i];
+            make_own(sequence, to, &s.norms);
+            continue;
+        }
+        *to = s;
+        if (n && to->kind == SEQ_PRODUCT && to[-1].kind == SEQ_ROUTER &&
+            to->product.act == a->own[to[-1].own - 1].codes)
+            to->product.act = NULL;
+    }
+    a->n_stages = n;
+}
+
+extern "C" uint64_t sequence_memory_bytes(const struct matmul_context *ctx)
+{
+    return SEQUENCE_COUNTER_BYTES + (uint64_t)min(ctx->n_sms, (int)SEQ_MAX_BLOCKS) * SEQUENCE_ROW_BYTES;
+}
+
 extern "C" int sequence_end(struct sequence *sequence)
 {
     seq_params *a = &sequence->params;
+    if (sequence->has_experts)
+        join_norms(sequence);
     const uint32_t shared = (uint32_t)sequence->ctx->shared_bytes, fixed = SEQ_FIXED_BYTES;
     if (!sequence->ctx->overlap || a->slot_bytes == 0 || shared <= fixed)
         return 0;
@@ -553,33 +769,37 @@ extern "C" int sequence_end(struct sequence *sequence)
         }
     }
     sequence->set = choose_set(a);
-    return a->n_slots >= 2;
+    return a->n_slots >= 2 && !(sequence->has_experts && sequence->set == SEQ_SET_ALL);
 }
 
 /* ---- Host: launch */
 
 typedef void (*sequence_fn)(seq_params);
 
-static sequence_fn kernel_of(int set)
+template <bool MOE> static sequence_fn kernel_of(int set)
 {
     switch (set) {
     case SEQ_SET_Q4_0:
-        return sequence_kernel<SEQ_SET_Q4_0>;
+        return sequence_kernel<SEQ_SET_Q4_0, MOE>;
     case SEQ_SET_Q8_0:
-        return sequence_kernel<SEQ_SET_Q8_0>;
+        return sequence_kernel<SEQ_SET_Q8_0, MOE>;
     case SEQ_SET_K:
-        return sequence_kernel<SEQ_SET_K>;
+        return sequence_kernel<SEQ_SET_K, MOE>;
     case SEQ_SET_16_BIT:
-        return sequence_kernel<SEQ_SET_16_BIT>;
-    default:
-        return sequence_kernel<SEQ_SET_ALL>;
+        return sequence_kernel<SEQ_SET_16_BIT, MOE>;
+    default: /* with mixtures it would need more of a stack than the device keeps */
+        if constexpr (MOE)
+            return NULL;
+        else
+            return sequence_kernel<SEQ_SET_ALL, MOE>;
     }
 }
 
 extern "C" int sequence_prepare(const struct matmul_context *ctx)
 {
-    for (int set = 0; set < SEQ_N_SETS; set++) {
-        const void *kernel = (const void *)kernel_of(set);
+    for (int set = 0; set < 2 * SEQ_N_SETS - 1; set++) {
+        const void *kernel =
+            (const void *)(set < SEQ_N_SETS ? kernel_of<false>(set) : kernel_of<true>(set - SEQ_N_SETS));
         int e =
             (int)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, ctx->shared_bytes);
         if (!e)
@@ -600,6 +820,7 @@ extern "C" int sequence_launch(const struct sequence *sequence, const int32_t *n
     void *arguments[] = {&params};
     params.n_rows = n_rows_dev;
     params.counters = (uint32_t *)counters;
+    params.rows = (uint8_t *)counters + SEQUENCE_COUNTER_BYTES;
     config.gridDim = dim3(sequence->n_blocks);
     config.blockDim = dim3(SEQ_THREADS + 32);
     config.dynamicSmemBytes = sequence->shared_bytes;
@@ -610,5 +831,8 @@ extern "C" int sequence_launch(const struct sequence *sequence, const int32_t *n
     attributes[1].val.programmaticStreamSerializationAllowed = 1;
     config.attrs = attributes;
     config.numAttrs = sequence->ctx->overlap ? 2 : 1;
-    return (int)cudaLaunchKernelExC(&config, (const void *)kernel_of(sequence->set), arguments);
+    return (int)cudaLaunchKernelExC(&config,
+                                    (const void *)(sequence->has_experts ? kernel_of<true>(sequence->set)
+                                                                         : kernel_of<false>(sequence->set)),
+                                    arguments);
 }

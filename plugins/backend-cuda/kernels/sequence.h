@@ -11,6 +11,7 @@
 #define SHARPI_BACKEND_CUDA_SEQUENCE_H
 
 #include "matmul.h"
+#include "moe.h"
 #include "rows.h"
 
 #ifdef __cplusplus
@@ -21,6 +22,9 @@ extern "C" {
 /* Device memory that all sequences of a stream share: zeroed once, zero again after every launch. */
 #define SEQUENCE_COUNTER_STRIDE 128u
 #define SEQUENCE_COUNTER_BYTES  ((SEQUENCE_MAX_STAGES + 1) * SEQUENCE_COUNTER_STRIDE)
+#define SEQUENCE_ROW_BYTES      4864u /* of what each block makes for itself */
+/* The counters and then the blocks' rows, which need no zeros; without mixtures the counters are enough. */
+uint64_t sequence_memory_bytes(const struct matmul_context *ctx);
 
 struct sequence;
 
@@ -35,6 +39,16 @@ void sequence_begin(struct sequence *sequence, const struct matmul_context *ctx)
 int sequence_add_product(struct sequence *sequence, const struct matmul_args *args);
 int sequence_add_rows(struct sequence *sequence, const struct rows_step *step,
                       const struct rows_batch *batch);
+/* A mixture in one row: its routing, which the products of its experts do, and these. `up`: gate and up, with glu; `down`: reads what `up`
+ * made, in `act`; both not sorted. Where a row step follows that adds experts up, only the sum is stored, at the first of
+ * their rows. */
+struct sequence_experts {
+    struct matmul_grouped_args up, down;
+};
+int sequence_add_route(struct sequence *sequence, const struct moe_route *route);
+int sequence_add_experts(struct sequence *sequence, const struct sequence_experts *experts);
+/* 0: routing was added without its experts; the sequence must end before it. */
+int sequence_is_whole(const struct sequence *sequence);
 /* 1: it can be launched; 0: the device's multiprocessors have too little shared memory for it. */
 int sequence_end(struct sequence *sequence);
 
