@@ -62,7 +62,7 @@ static __device__ __forceinline__ void own_norm(const norms_params &p, const flo
 {
     float4 x[SEQ_OWN_CHUNKS];
     own_load(p, x, stores);
-    fused_norm<SEQ_OWN_CHUNKS>(x, weight, p.weight2 != NULL, p.width, p.eps2, part, block);
+    fused_norm<SEQ_OWN_CHUNKS>(x, weight, p.weight2 != NULL, 1.0f / (float)p.width, p.eps2, part, block);
     own_store(p, x, row, stores);
 }
 
@@ -109,7 +109,7 @@ static __device__ __forceinline__ void router_run(const seq_router &p, const nor
     block.sync();
     squares = sum_warp(lane < SEQ_WARPS ? part[0][lane] : 0.0f);
     sum = sum_warp(lane < SEQ_WARPS ? part[1][lane] : 0.0f);
-    const float factor = 1.0f / sqrtf(squares / (float)norm.width + norm.eps2);
+    const float factor = rsqrtf(squares / (float)norm.width + norm.eps2);
     if (threadIdx.x == 0 && row < p.n_out && n_rows)
         p.out[row] = sum * factor;
 #pragma unroll
@@ -237,17 +237,17 @@ static __device__ __forceinline__ void slab_quantize(act_slab<1> &x, const float
                        fmaxf(fmaxf(fabsf(b.x), fabsf(b.y)), fmaxf(fabsf(b.z), fabsf(b.w))));
     amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, 1));
     amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, 2));
-    const float d = amax < 1e-30f ? 0.0f : amax / 127.0f, inverse = amax < 1e-30f ? 0.0f : 127.0f / amax;
+    const float2 scales = act_scales_q8(amax);
     int sum = 0;
-    x.f[0].word.x = codes_of(a, inverse, sum);
-    x.f[0].word.y = codes_of(b, inverse, sum);
+    x.f[0].word.x = codes_of(a, scales.y, sum);
+    x.f[0].word.y = codes_of(b, scales.y, sum);
     sum += __shfl_xor_sync(~0u, sum, 1);
     sum += __shfl_xor_sync(~0u, sum, 2);
-    const float scaled = d * (float)sum;
+    const float scaled = scales.x * (float)sum;
 #pragma unroll
     for (int n = 0; n < 2; n++) {
         const int from = 8 * (lane & 3) + 4 * n; /* has block 2t + n */
-        x.f[0].d[n] = make_float2(__shfl_sync(~0u, d, from), __shfl_sync(~0u, scaled, from));
+        x.f[0].d[n] = make_float2(__shfl_sync(~0u, scales.x, from), __shfl_sync(~0u, scaled, from));
     }
 }
 
