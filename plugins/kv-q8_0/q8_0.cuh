@@ -120,21 +120,33 @@ struct kv_cuda_q8_0 {
         }
     }
 
-    /* Decode's strips (kv-format.cuh). K: block b, position g + 8 h at 2 b + h; a lane's scales are those of block t, positions g
-     * and g + 8. V: half c, position 2 t + h % 2 + h / 2 * 8 at 4 c + h; scales of pairs of positions, of its own columns. */
+    /* Decode's strips (kv-format.cuh), 16 bytes a load. K: columns [64 p + 16 t, + 16), position g + 8 h at 2 p + h; a lane's scales
+     * are those of block t, positions g and g + 8. V: columns [16 g, + 16), position 2 t + h % 2 + h / 2 * 8 at h; scales of pairs
+     * of positions, of its own columns. */
     struct strip {
-        uint2 x[8];
-        uint32_t scales[4];
+        uint4 x[4];
+        uint32_t scales[2];
     };
+    __host__ __device__ static constexpr uint32_t k_piece(uint32_t block, uint32_t t)
+    {
+        return block / 2 * 8 + 2 * t + block % 2;
+    }
+    __host__ __device__ static constexpr uint32_t v_first(uint32_t half, uint32_t g)
+    {
+        return 16 * g + 8 * half;
+    }
     __device__ static void load_k(strip &s, const void *tile, uint32_t d, uint32_t row, uint32_t first)
     {
         const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
         const char *bytes = (const char *)tile;
 #pragma unroll
-        for (uint32_t i = 0; i < 8; i++)
-            if (first + i / 2 * 32 < d)
-                s.x[i] = sharpi::load_once_8(bytes + row * d +
-                                             offset(d, g + i % 2 * 8, first + i / 2 * 32 + t * 8));
+        for (uint32_t i = 0; i < 4; i++) {
+            const uint32_t col = first + i / 2 * 64 + t * 16;
+            s.x[i] = make_uint4(0, 0, 0, 0); /* past d: a zero query does not silence a NaN */
+            if (col < d)
+                s.x[i] = sharpi::load_once_16(bytes + row * d + offset(d, g + i % 2 * 8, col));
+        }
+        s.scales[0] = s.scales[1] = 0;
         if (first + t * 32 < d) {
             const uint16_t *scales = (const uint16_t *)(bytes + scale_offset(d, row + g, first / 32 + t));
             s.scales[0] = sharpi::load_once_2(scales); /* put together later: nothing may wait here */
@@ -143,39 +155,40 @@ struct kv_cuda_q8_0 {
     }
     __device__ static void k_operand(uint32_t (&a)[2][4], const strip &s, uint32_t block)
     {
-        const uint32_t mine = s.scales[0] | s.scales[1] << 16;
-        const uint32_t both = __shfl_sync(~0u, mine, threadIdx.x % 32 / 4 * 4 + block);
+        const uint32_t lane = threadIdx.x % 32, mine = s.scales[0] | s.scales[1] << 16;
+        const uint32_t both = __shfl_sync(~0u, mine, lane / 4 * 4 + block / 2 * 2 + lane % 4 / 2);
         const __half2 scales = *(const __half2 *)&both;
 #pragma unroll
         for (uint32_t i = 0; i < 8; i++) {
-            const uint2 q = s.x[2 * block + i % 2];
-            a[i / 4][i % 4] = scaled(integers(i / 4 ? q.y : q.x, i % 4 / 2 ? 0x4342 : 0x4140),
-                                     i % 2 ? __high2half2(scales) : __low2half2(scales));
+            const uint4 &q = s.x[block / 2 * 2 + i % 2];
+            a[i / 4][i % 4] =
+                scaled(integers(sharpi::word_of(q, block % 2 * 2 + i / 4), i % 4 / 2 ? 0x4342 : 0x4140),
+                       i % 2 ? __high2half2(scales) : __low2half2(scales));
         }
     }
     __device__ static void load_v(strip &s, const void *tile, uint32_t d, uint32_t row, uint32_t first)
     {
-        const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+        const uint32_t lane = threadIdx.x % 32, col = first + lane / 4 * 16, t = lane % 4;
         const char *bytes = (const char *)tile;
+        if (col >= d)
+            return;
 #pragma unroll
-        for (uint32_t i = 0; i < 8; i++) {
-            const uint32_t col = first + i / 4 * 64 + g * 8, r = t * 2 + i % 2 + i / 2 % 2 * 8;
-            if (col < d)
-                s.x[i] = sharpi::load_once_8(bytes + row * d + offset(d, r, col));
-            if (i % 2 == 0 && col < d)
-                s.scales[i / 2] = sharpi::load_once_4(bytes + scale_offset(d, row + r, col / 32));
-        }
+        for (uint32_t i = 0; i < 4; i++)
+            s.x[i] = sharpi::load_once_16(bytes + row * d + offset(d, t * 2 + i % 2 + i / 2 * 8, col));
+#pragma unroll
+        for (uint32_t i = 0; i < 2; i++)
+            s.scales[i] = sharpi::load_once_4(bytes + scale_offset(d, row + t * 2 + i * 8, col / 32));
     }
     __device__ static void v_operand(uint32_t (&a)[4][4], const strip &s, uint32_t half)
     {
 #pragma unroll
         for (uint32_t i = 0; i < 2; i++) { /* positions 2 t, 2 t + 1; those + 8 */
-            const uint2 *pair = s.x + 4 * half + 2 * i;
-            const __half2 scales = *(const __half2 *)&s.scales[2 * half + i];
+            const __half2 scales = *(const __half2 *)&s.scales[i];
 #pragma unroll
             for (uint32_t j = 0; j < 4; j++) { /* columns 2 j, 2 j + 1 */
-                const uint32_t x = __byte_perm(j < 2 ? pair[0].x : pair[0].y, j < 2 ? pair[1].x : pair[1].y,
-                                               j % 2 ? 0x7362 : 0x5140);
+                const uint32_t word = 2 * half + j / 2, x = __byte_perm(sharpi::word_of(s.x[2 * i], word),
+                                                                        sharpi::word_of(s.x[2 * i + 1], word),
+                                                                        j % 2 ? 0x7362 : 0x5140);
                 a[j][2 * i] = scaled(integers(x, 0x4140), scales);
                 a[j][2 * i + 1] = scaled(integers(x, 0x4342), scales);
             }

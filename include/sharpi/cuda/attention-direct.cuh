@@ -85,10 +85,12 @@ template <class F, int D, int fixed_d> struct direct_block {
     {
         return fixed_d ? fixed_d : a.head_dim;
     }
-    /* A row's piece of 8 query elements; odd rows have halves of 128 bytes exchanged, against bank conflicts. */
+    /* A row's piece of 8 query elements; odd rows have pieces exchanged, against bank conflicts: two rows' four pieces that are read
+     * together fill 128 bytes. */
     __device__ char *query_piece(uint32_t part, uint32_t row, uint32_t piece) const
     {
-        return memory.q + (part * M + row) * D * 2 + 16 * (piece ^ (row & 1) << 2);
+        constexpr uint32_t other = F::k_piece(0, 1) == 1 ? 4 : 1;
+        return memory.q + (part * M + row) * D * 2 + 16 * (piece ^ (row & 1) * other);
     }
     /* The byte of the K or V cache where the tile of the job's head begins that slot `slot` of its page table says. */
     __device__ uint64_t tile_at(const direct_job &job, uint32_t slot) const
@@ -113,10 +115,10 @@ template <class F, int D, int fixed_d> struct direct_block {
             fresh[1][i] = col < head_dim() ? v_row[col] : 0.0f;
         }
     }
-    __device__ void store_fresh(const direct_job &job, const float (&fresh)[2][fresh_blocks])
+    /* at: of its tile. */
+    __device__ void store_fresh(const direct_job &job, uint64_t at, const float (&fresh)[2][fresh_blocks])
     {
         const uint32_t d = head_dim(), row = job.length % tile_rows;
-        const uint64_t at = tile_at(job, job.length / tile_rows % (a.ring / tile_rows));
         char *k_tile = (char *)a.k_cache + at, *v_tile = (char *)a.v_cache + at;
 #pragma unroll
         for (uint32_t i = 0; i < fresh_blocks; i++) {
@@ -187,8 +189,8 @@ template <class F, int D, int fixed_d> struct direct_block {
             memory.fresh_score[row] = softcapped(dot * a.scale, a.softcap) * log2_e;
     }
 
-    /* All that the kernels before wrote is loaded first: nothing waits for it twice. */
-    __device__ void begin(const direct_job &job)
+    /* All that the kernels before wrote is loaded first: nothing waits for it twice. fresh_at: of the step's own row's tile. */
+    __device__ void begin(const direct_job &job, uint64_t fresh_at)
     {
         float4 value[my_rows][per_lane];
         float fresh[2][fresh_blocks];
@@ -207,7 +209,7 @@ template <class F, int D, int fixed_d> struct direct_block {
         for (uint32_t r = 0; r < my_rows; r++)
             store_query(r * direct_warps + warp, value[r]);
         if (has_fresh)
-            store_fresh(job, fresh);
+            store_fresh(job, fresh_at, fresh);
         __syncthreads();
         if (has_fresh)
 #pragma unroll
@@ -231,14 +233,14 @@ template <class F, int D, int fixed_d> struct direct_block {
         float chain[2][4] = {};
 #pragma unroll
         for (uint32_t block = 0; block < strip_width / 32; block++) {
-            if (first_element + 32 * block >= head_dim())
+            if (first_element + 8 * F::k_piece(block, 0) >= head_dim())
                 break;
             uint32_t operand[2][4];
             F::k_operand(operand, k, block);
 #pragma unroll
             for (uint32_t i = 0; i < parts; i++) {
                 const uint4 q =
-                    *(const uint4 *)query_piece(i, lane / 4, first_element / 8 + 4 * block + lane % 4);
+                    *(const uint4 *)query_piece(i, lane / 4, first_element / 8 + F::k_piece(block, lane % 4));
                 mma<F>(chain[0], operand[0], q.x, q.y);
                 mma<F>(chain[1], operand[1], q.z, q.w);
             }
@@ -321,7 +323,7 @@ template <class F, int D, int fixed_d> struct direct_block {
     {
 #pragma unroll
         for (uint32_t half = 0; half < 2; half++) {
-            if (first_element + 64 * half >= head_dim())
+            if (first_element + F::v_first(half, 0) >= head_dim())
                 break;
             uint32_t operand[4][4];
             F::v_operand(operand, v, half);
@@ -356,13 +358,12 @@ template <class F, int D, int fixed_d> struct direct_block {
                 memory.sums[group][row] = make_float2(max[r], sum[r]);
             if (row >= n_rows)
                 continue;
-            float4 *to =
-                (float4 *)(memory.acc + (group * M + row) * shape::acc_stride + first_element + lane / 4 * 8);
+            float *to = memory.acc + (group * M + row) * shape::acc_stride + first_element;
 #pragma unroll
             for (uint32_t i = 0; i < 4; i++) {
                 const float(&y)[4][4] = o[i / 2];
-                to[i / 2 * 16 + i % 2] = make_float4(y[i % 2 * 2][r], y[i % 2 * 2][2 + r],
-                                                     y[i % 2 * 2 + 1][r], y[i % 2 * 2 + 1][2 + r]);
+                *(float4 *)(to + F::v_first(i / 2, lane / 4) + i % 2 * 4) = make_float4(
+                    y[i % 2 * 2][r], y[i % 2 * 2][2 + r], y[i % 2 * 2 + 1][r], y[i % 2 * 2 + 1][2 + r]);
             }
         }
     }
@@ -524,6 +525,7 @@ template <class F, int D, int fixed_d> struct direct_block {
         uint32_t position = job.begin + group * strip_positions;
         uint32_t slot = position / tile_rows % ring_pages;
         uint64_t at = 0; /* of the strip's tile, in both caches */
+        const uint64_t fresh_at = job.has_fresh ? tile_at(job, job.length / tile_rows % ring_pages) : 0;
 
         if (position < limit) {
             at = tile_at(job, slot);
@@ -532,7 +534,7 @@ template <class F, int D, int fixed_d> struct direct_block {
         }
         if (w.appends)
             launch_wait();
-        begin(job);
+        begin(job, fresh_at);
         while (position < limit) {
             const uint32_t next = position + shape::unit;
             multiply_k();

@@ -11,6 +11,9 @@
 namespace sharpi
 {
 
+/* So many units stay together: putting parts together takes longer than a unit. */
+constexpr uint32_t direct_lone_units = 2;
+
 struct direct_job {
     uint32_t seq, kv_head, part, n_parts; /* n_parts == 0: nothing to do */
     uint32_t first_partial;               /* of the parts' places */
@@ -37,7 +40,8 @@ __device__ inline unit_range units_of(const sharpi_kv_cuda_args &a, const work_s
 
 __device__ inline uint32_t parts_of(const sharpi_batch_seq &s, uint32_t n_units, uint32_t share)
 {
-    return s.n_tokens ? max(1u, ceil_div(n_units, share)) : 0;
+    const uint32_t n = n_units <= direct_lone_units ? 1 : ceil_div(n_units, share);
+    return s.n_tokens ? n : 0;
 }
 
 __device__ inline sharpi_batch_seq seq_of_lane(const sharpi_kv_cuda_args &a, uint32_t base, uint32_t n_seqs)

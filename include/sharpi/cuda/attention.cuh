@@ -11,8 +11,9 @@
  *
  * Which kernel runs: append (attention-append.cuh) unless decode does it
  * itself; then for sequences with few rows (tokens times query heads per KV
- * head) attention-direct.cuh up to 16, attention-tensor.cuh up to 64, split
- * over pages and put together by attention-merge.cuh; for those with more,
+ * head) attention-direct.cuh up to 8 with a head_dim up to 256, else
+ * attention-tensor.cuh up to 64, split over pages and put together by
+ * attention-merge.cuh; for those with more,
  * attention-wgmma.cuh on Hopper (from attention-convert.cuh's tiles where a
  * format needs that), else attention-tensor.cuh. attention-exact.cuh does what
  * none of these can.

@@ -16,7 +16,7 @@
  *   q_slot(i)        where element i (of 32) of a query row lies, for k_fragment's order of elements
  *   k_fragment(b, tile, d, row, block)   B operands of two k16 steps: elements [32 block, +32) of rows [row, row + 8)
  *   v_fragment(b, tile, d, row, col)     B operands of four n8 tiles: rows [row, row + 16), columns [col, col + 32)
- *   strip, load_k, load_v, k_operand, v_operand   decode's way from device memory to A operands; see strip16
+ *   strip, load_k, load_v, k_operand, k_piece, v_operand, v_first   decode's way from device memory to A operands; see strip16
  *   tiles_are_operands   1: tiles are in piece16's order, so that prefill takes them as they are; else
  *   load_raw32(tile, d, row, block), operands_of_raw32(x, raw)   32 elements / unit in the operands' type, in order
  *   v_column(j, i)   column (of the 32) that n8 tile j of v_fragment has at i
@@ -50,10 +50,10 @@ __device__ inline uint32_t pack_bf16(float x, float y)
  * 16-bit values. load_k and load_v take positions [row, row + 16), row % 16 == 0, elements [first, first + 128); what lies past d
  * need not be loaded. They only load, so that a warp can have many loads in flight.
  *
- * k_operand: A operands (rows: positions) of two k16 steps over the elements [32 block, + 32) of the strip, lane 4 g + t having
- * the elements 8 t .. 8 t + 7 of them, in order.
- * v_operand: A operands (rows: columns, k: positions) of four m16 tiles over columns [64 half, + 64); rows g and g + 8 of tile j are
- * columns 8 g + 2 j and 8 g + 2 j + 1. */
+ * k_operand: A operands (rows: positions) of two k16 steps over 32 of the strip's elements, lane 4 g + t having the eight from
+ * 8 k_piece(block, t) on, in order.
+ * v_operand: A operands (rows: columns, k: positions) of four m16 tiles over half of the strip's columns; rows g and g + 8 of tile j
+ * are columns v_first(half, g) + 2 j and the one after it. Both functions give the least number for t or g = 0. */
 struct strip16 {
     uint4 x
         [8]; /* K: block b, position g + 8 h at 2 b + h; V: half c, position 2 t + h % 2 + h / 2 * 8 at 4 c + h */
@@ -66,6 +66,15 @@ __device__ inline uint32_t word_of(const uint4 &x, uint32_t i)
 
 struct operands16 {
     using strip = strip16;
+
+    __host__ __device__ static constexpr uint32_t k_piece(uint32_t block, uint32_t t)
+    {
+        return 4 * block + t;
+    }
+    __host__ __device__ static constexpr uint32_t v_first(uint32_t half, uint32_t g)
+    {
+        return 64 * half + 8 * g;
+    }
 
     __device__ static void k_operand(uint32_t (&a)[2][4], const strip &s, uint32_t block)
     {
