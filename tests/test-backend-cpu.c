@@ -495,6 +495,50 @@ static void two_ranges_equal_one(void)
     scene_close(&s);
 }
 
+/* Programs of a device take turns in one scratch, as large as the largest wants it; one that comes when it is allocated and
+ * too small for it has scratch of its own. What they said is what was allocated, and all is given back. */
+static void programs_take_turns_in_scratch(void)
+{
+    const uint32_t ends[] = {3, 9, 0, 0};
+    struct rig_options options = {.n_threads = 2, .repack = 1};
+    struct scene s;
+    struct rig rigs[4]; /* the first two are compiled, then loaded; then the whole twice */
+    uint64_t said = 0, before;
+    float *whole;
+    scene_open(&s, WORLD_DENSE, SHARPI_TYPE_Q4_K, &options);
+    batch_add(&s.batch, 1, s.tokens[0], 0, 29);
+    CU_ASSERT_EQUAL(batch_run(&s.batch, &s.rig, 0), SHARPI_OK);
+    whole = s.batch.logits;
+    s.batch.logits = calloc(MAX_TOKENS * WORLD_VOCAB, sizeof *whole);
+    host.backend->program_destroy(s.rig.program);
+    s.rig.program = NULL;
+    before = s.rig.device->used_bytes;
+    for (uint32_t i = 0; i < 4; i++) {
+        rigs[i] = s.rig;
+        options.end_op = ends[i];
+        CU_ASSERT_EQUAL_FATAL(rig_compile(&rigs[i], &options), SHARPI_OK);
+        CU_ASSERT_EQUAL(host.backend->program_memory(rigs[i].program, &rigs[i].memory), SHARPI_OK);
+        said += rigs[i].memory.weight_bytes + rigs[i].memory.scratch_bytes;
+        for (uint32_t k = i > 1 ? i : 0; i && k <= i; k++) /* the first two together */
+            CU_ASSERT_EQUAL_FATAL(host.backend->load(rigs[k].program, rigs[k].kv, NULL, NULL, &last_error),
+                                  SHARPI_OK);
+        if (i)
+            CU_ASSERT_EQUAL(s.rig.device->used_bytes - before, said);
+    }
+    CU_ASSERT(rigs[2].memory.scratch_bytes > rigs[0].memory.scratch_bytes + rigs[1].memory.scratch_bytes);
+    CU_ASSERT_EQUAL(rigs[3].memory.scratch_bytes, 0); /* there was room */
+    for (uint32_t turn = 0; turn < 4; turn++) {
+        memset(s.batch.logits, 0, MAX_TOKENS * WORLD_VOCAB * sizeof *whole);
+        CU_ASSERT_EQUAL(batch_run(&s.batch, &rigs[2 + turn % 2], 0), SHARPI_OK);
+        CU_ASSERT_EQUAL(memcmp(whole, s.batch.logits, 29 * WORLD_VOCAB * sizeof *whole), 0);
+    }
+    for (uint32_t i = 0; i < 4; i++)
+        host.backend->program_destroy(rigs[i].program);
+    CU_ASSERT_EQUAL(s.rig.device->used_bytes, before);
+    free(whole);
+    scene_close(&s);
+}
+
 /* ---- What can go wrong */
 
 static void wrong_batches_are_refused(void)
@@ -667,6 +711,7 @@ int main(void)
         TEST(given_embeddings_replace_the_table),
         TEST(taps_show_values_and_change_nothing),
         TEST(two_ranges_equal_one),
+        TEST(programs_take_turns_in_scratch),
         TEST(wrong_batches_are_refused),
         TEST(running_out_of_memory_anywhere_is_survived),
         TEST(planned_bytes_are_allocated_bytes),

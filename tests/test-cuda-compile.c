@@ -207,6 +207,70 @@ static void halves_carry_what_crosses_them(void)
     sharpi_model_free(model);
 }
 
+/* The device's parts when the experts of all layers but the last are on the host. */
+static uint32_t compile_parts(const struct sharpi_model *model, const struct sharpi_ranges *ranges,
+                              struct sharpi_program *parts[32])
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < ranges->n; i++) {
+        const struct sharpi_range *range = &ranges->items[i];
+        struct sharpi_compile request = request_of(model);
+        if (range->device)
+            continue;
+        request.first_op = range->first_op;
+        request.end_op = range->end_op;
+        request.carry_in = range->in;
+        request.n_carry_in = range->n_in;
+        request.carry_out = range->out;
+        request.n_carry_out = range->n_out;
+        CU_ASSERT_FATAL(n < 32);
+        parts[n++] = compile(&request);
+    }
+    return n;
+}
+
+/* Parts are in one scratch, and what stays there between runs is in the same place for all of them, with and without a mixture. */
+static void check_parts(const struct fixture *f, struct sharpi_model *model)
+{
+    struct sharpi_placement placement = {.ends = {model->desc.n_layers + 2},
+                                         .n_expert_layers = model->desc.n_layers - 1};
+    struct sharpi_program *parts[32];
+    struct sharpi_error err = SHARPI_ERROR_INIT;
+    struct sharpi_ranges ranges;
+    uint64_t sum = 0, most = 0;
+    uint32_t n;
+    if (!f->mixture)
+        return;
+    CU_ASSERT_EQUAL_FATAL(
+        sharpi_ranges_init(&ranges, sharpi_graph_view(model->graph), &placement, 1, NULL, model->chunk, &err),
+        SHARPI_OK);
+    n = compile_parts(model, &ranges, parts);
+    CU_ASSERT_EQUAL(n, model->desc.n_layers);
+    for (uint32_t i = 0; i < n; i++) {
+        const struct layout *l = &parts[i]->layout, *first = &parts[0]->layout;
+        struct sharpi_program_memory memory = {.size = sizeof memory};
+        CU_ASSERT_EQUAL(cuda_program_memory(parts[i], &memory), SHARPI_OK);
+        sum += memory.scratch_bytes;
+        most = l->n_bytes > most ? l->n_bytes : most;
+        CU_ASSERT_PTR_EQUAL(parts[i]->shared, parts[0]->shared);
+        CU_ASSERT(l->sequence == first->sequence && l->counts == first->counts &&
+                  l->moe_iota == first->moe_iota && l->matmul == first->matmul && l->pages == first->pages &&
+                  l->attention == first->attention);
+        CU_ASSERT(l->arena >= l->attention + SHARPI_CUDA_COUNTER_BYTES);
+        CU_ASSERT(program_host_bytes(parts[i]) <= parts[i]->shared->n_host_bytes);
+    }
+    CU_ASSERT_EQUAL(sum, cuda_rounded(most));
+    for (uint32_t i = 0; i < n; i++)
+        cuda_program_destroy(parts[i]);
+    CU_ASSERT_PTR_NULL(device.scratch);
+    sharpi_ranges_finish(&ranges);
+}
+
+static void parts_take_turns_in_scratch(void)
+{
+    each_fixture(check_parts);
+}
+
 static void ops_of_an_architecture_are_refused(void)
 {
     struct sharpi_error err = SHARPI_ERROR_INIT;
@@ -234,6 +298,7 @@ int main(void)
     CU_add_test(suite, "a layer takes few launches", a_layer_takes_few_launches);
     CU_add_test(suite, "glu has a variant without it", glu_has_a_variant_without_it);
     CU_add_test(suite, "halves carry what crosses them", halves_carry_what_crosses_them);
+    CU_add_test(suite, "parts take turns in scratch", parts_take_turns_in_scratch);
     CU_add_test(suite, "ops of an architecture are refused", ops_of_an_architecture_are_refused);
     CU_basic_set_mode(CU_BRM_VERBOSE);
     CU_basic_run_tests();

@@ -192,9 +192,23 @@ static void layers_may_be_split_anywhere(void)
 
 /* ---- Experts */
 
+/* Scratch of a device does not grow with the number of its parts, as they take turns in it. */
+static void check_scratch(const struct sharpi_model *model, uint64_t scratch[2])
+{
+    for (uint32_t d = 0; d < 2; d++) {
+        const uint64_t n = model->plan->parts[d].scratch_bytes;
+        CU_ASSERT(n > 0);
+        if (!scratch[d])
+            scratch[d] = n;
+        CU_ASSERT(d ? n == scratch[d] : n <= scratch[d]); /* the first has all later layers in one part */
+        check_used(model, d);
+    }
+}
+
 static void check_experts(const struct fixture *f, const struct fixture_data *data)
 {
     struct sharpi_model_options options = {.chunk = 48};
+    uint64_t scratch[2] = {0, 0};
     uint32_t n_layers;
     float *whole;
     if (!f->mixture)
@@ -211,8 +225,10 @@ static void check_experts(const struct fixture *f, const struct fixture_data *da
             else
                 set(&w, "model.cpu-moe=true");
             load_or_fail(&w, data->model, options);
-            if (layers == n_layers) /* device, experts, device, experts ... device */
+            if (layers == n_layers) { /* device, experts, device, experts ... device */
                 CU_ASSERT_EQUAL(w.model->ranges.n, 2 * n + 1);
+                check_scratch(w.model, scratch);
+            }
             logits = run_tokens(w.model, data->tokens, FIXTURE_TOKENS);
             check_equal(f, "experts on the CPU, layers:", n, logits, whole,
                         (uint64_t)FIXTURE_TOKENS * FIXTURE_VOCAB);

@@ -10,5 +10,7 @@ plugins_backend_common_libflow_la_SOURCES = \
 	plugins/backend-common/flow-vectors.c \
 	plugins/backend-common/flow.c \
 	plugins/backend-common/flow.h \
+	plugins/backend-common/scratch.c \
+	plugins/backend-common/scratch.h \
 	plugins/backend-common/settings.c \
 	plugins/backend-common/settings.h

@@ -81,6 +81,17 @@ static int32_t compile_stages(struct sharpi_program *program, struct sharpi_erro
     return program->parts && program->products && program->counters ? SHARPI_OK : SHARPI_ENOMEM;
 }
 
+static int32_t join_scratch(struct sharpi_program *program, struct sharpi_error *err)
+{
+    const struct scratch_wish wish = {.n_bytes = program_scratch_bytes(program)};
+    uint64_t before;
+    int32_t status =
+        scratch_join(&program->device->scratch, program->device->host, &wish, &program->shared, &before, err);
+    if (!status)
+        program->added_bytes = memory_rounded(program->shared->n_bytes) - memory_rounded(before);
+    return status;
+}
+
 static void log_fallbacks(const struct sharpi_program *program)
 {
     for (uint32_t i = 0; i < program->n_attentions; i++) {
@@ -109,6 +120,8 @@ int32_t cpu_compile(struct sharpi_device *device, const struct sharpi_compile *r
     status = flow_init(&program->flow, &traits, device->host, request, err);
     if (!status)
         status = compile_stages(program, err);
+    if (!status)
+        status = join_scratch(program, err);
     if (status) {
         cpu_program_destroy(program);
         return status;
@@ -123,7 +136,7 @@ int32_t cpu_program_memory(const struct sharpi_program *program, struct sharpi_p
     memory->n_fallback_ops = program->flow.n_fallback_ops;
     memory->weight_bytes = memory_rounded(program->weight_bytes);
     memory->mapped_bytes = program->mapped_bytes;
-    memory->scratch_bytes = memory_rounded(program_scratch_bytes(program));
+    memory->scratch_bytes = program->added_bytes;
     return SHARPI_OK;
 }
 
@@ -133,8 +146,8 @@ void cpu_program_destroy(struct sharpi_program *program)
     if (!program)
         return;
     host = program->flow.host;
-    memory_give(program->device, program->weight_memory);
-    memory_give(program->device, program->scratch);
+    program_unload(program);
+    scratch_leave(&program->device->scratch, host, program->shared);
     for (uint32_t i = 0; i < program->n_weights; i++)
         host->free(host, program->weights[i].matrices);
     for (uint32_t i = 0; i < program->n_mixtures; i++) {

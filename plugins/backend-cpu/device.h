@@ -18,12 +18,14 @@ struct cpu_backend {
 };
 
 struct memory_block;
+struct scratch;
 
 struct sharpi_device {
     const struct cpu_backend *backend;
     const struct sharpi_host *host;
     struct sharpi_pool *pool;
     struct memory_block *blocks;
+    struct scratch *scratch; /* of its programs; NULL without any */
     uint64_t memory_limit, used_bytes;
     enum cpu_isa isa;
     uint32_t n_threads;

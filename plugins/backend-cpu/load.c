@@ -169,17 +169,35 @@ static void load_steps(struct sharpi_program *program)
     }
 }
 
-static void unload(struct sharpi_program *program)
+/* The first program to be loaded takes memory for all, the last one gives it back. */
+static int32_t take_scratch(struct sharpi_program *program, struct sharpi_error *err)
 {
+    struct scratch *shared = program->shared;
+    int32_t status = shared->n_loaded
+                         ? SHARPI_OK
+                         : memory_take(program->device, shared->n_bytes, "activations", &shared->memory, err);
+    if (status)
+        return status;
+    shared->n_loaded++;
+    program->scratch = shared->memory;
+    return SHARPI_OK;
+}
+
+void program_unload(struct sharpi_program *program)
+{
+    struct scratch *shared = program->shared;
     memory_give(program->device, program->weight_memory);
-    memory_give(program->device, program->scratch);
+    if (program->scratch && --shared->n_loaded == 0) {
+        memory_give(program->device, shared->memory);
+        shared->memory = NULL;
+    }
     program->weight_memory = program->scratch = NULL;
 }
 
 int32_t cpu_load(struct sharpi_program *program, const struct sharpi_kv_layer *kv_layers,
                  sharpi_progress_fn *progress, void *user, struct sharpi_error *err)
 {
-    void *weights = NULL, *scratch = NULL;
+    void *weights = NULL;
     int32_t status;
     if (program->loaded)
         return sharpi_fail(err, SHARPI_EBUG, "the program is loaded already");
@@ -187,12 +205,11 @@ int32_t cpu_load(struct sharpi_program *program, const struct sharpi_kv_layer *k
         (status = memory_take(program->device, program->weight_bytes, "the weights", &weights, err)))
         return status;
     program->weight_memory = weights;
-    status = memory_take(program->device, program_scratch_bytes(program), "activations", &scratch, err);
-    program->scratch = scratch;
+    status = take_scratch(program, err);
     if (!status)
         status = pack_weights(program, progress, user, err);
     if (status) {
-        unload(program);
+        program_unload(program);
         return status;
     }
     for (uint32_t i = 0; i < program->flow.n_cells; i++) {

@@ -6,6 +6,7 @@
 #define SHARPI_BACKEND_CPU_PROGRAM_H
 
 #include "../backend-common/flow.h"
+#include "../backend-common/scratch.h"
 #include "attention.h"
 #include "device.h"
 #include "matmul.h"
@@ -66,6 +67,8 @@ struct sharpi_program {
     uint32_t cap_weights, cap_attentions, cap_mixtures;
 
     uint64_t weight_bytes, mapped_bytes, thread_bytes, attention_bytes;
+    struct scratch *shared;           /* whose memory `scratch` is while the program is loaded */
+    uint64_t added_bytes;             /* that this program made it larger by */
     uint8_t *weight_memory, *scratch; /* scratch: arena, attention, threads */
     uint32_t *counters;               /* work counters of the steps, two each; zeroed before every run */
     uint32_t loaded;
@@ -89,6 +92,7 @@ static inline uint64_t program_scratch_bytes(const struct sharpi_program *progra
 
 /* ---- load.c, run.c */
 
+void program_unload(struct sharpi_program *program);
 int32_t cpu_load(struct sharpi_program *program, const struct sharpi_kv_layer *kv_layers,
                  sharpi_progress_fn *progress, void *user, struct sharpi_error *err);
 int32_t cpu_run(struct sharpi_program *program, const struct sharpi_batch *batch,

@@ -14,7 +14,8 @@ struct run {
 
 static inline uint8_t *thread_scratch(const struct sharpi_program *program, uint32_t ith)
 {
-    return program->scratch + program->flow.arena_bytes + program->attention_bytes + ith * program->thread_bytes;
+    return program->scratch + program->flow.arena_bytes + program->attention_bytes +
+           ith * program->thread_bytes;
 }
 
 static inline uint32_t run_rows(const struct run *run, int32_t rows)

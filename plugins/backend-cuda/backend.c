@@ -3,7 +3,7 @@
 
 #include "../backend-common/settings.h"
 
-static const char *const config_keys[] = {"memory_limit", "graphs", "overlap", "cublas", NULL};
+static const char *const config_keys[] = {"memory_limit", "graphs", "overlap", "cublas", "sequences", NULL};
 
 static const struct sharpi_backend cuda_backend_table = {
     .size = sizeof cuda_backend_table,
@@ -53,6 +53,8 @@ static int32_t init(const struct sharpi_host *host, const struct sharpi_config *
         (status = read_switch("graphs", host->config_get(config, "graphs"), &backend->use_graphs, err)) ||
         (status = read_switch("overlap", host->config_get(config, "overlap"), &backend->use_overlap, err)) ||
         (status = read_switch("cublas", host->config_get(config, "cublas"), &backend->use_blas, err)) ||
+        (status =
+             read_switch("sequences", host->config_get(config, "sequences"), &backend->use_sequences, err)) ||
         (status = host->register_backend(host, &cuda_backend_table, backend, err))) {
         cuda_nvml_finish(&backend->nvml);
         host->free(host, backend);

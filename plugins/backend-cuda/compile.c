@@ -310,6 +310,18 @@ static uint32_t choose_logits_rows(const struct sharpi_compile *request)
     return rows < request->max_logits ? rows : request->max_logits;
 }
 
+static int32_t join_scratch(struct sharpi_program *program, struct sharpi_error *err)
+{
+    const struct layout *l = &program->layout;
+    const struct scratch_wish wish = {l->n_bytes, program_host_bytes(program), {l->pages, l->attention}};
+    uint64_t before;
+    int32_t status =
+        scratch_join(&program->device->scratch, program->device->host, &wish, &program->shared, &before, err);
+    if (!status)
+        program->added_bytes = cuda_rounded(program->shared->n_bytes) - cuda_rounded(before);
+    return status;
+}
+
 static int32_t compile_with(struct sharpi_device *device, uint64_t max_local,
                             const struct sharpi_compile *request, struct sharpi_program **out,
                             struct sharpi_error *err)
@@ -330,6 +342,8 @@ static int32_t compile_with(struct sharpi_device *device, uint64_t max_local,
                              request->n_classes, MAX_CLASSES);
     if (!status)
         status = compile_stages(program, err);
+    if (!status)
+        status = join_scratch(program, err);
     if (status)
         cuda_program_destroy(program);
     else
@@ -350,7 +364,7 @@ int32_t cuda_program_memory(const struct sharpi_program *program, struct sharpi_
     memory->n_fallback_ops = program->flow.n_fallback_ops;
     memory->weight_bytes = cuda_rounded(program->weight_bytes);
     memory->mapped_bytes = program->mapped_bytes;
-    memory->scratch_bytes = cuda_rounded(program->layout.n_bytes);
+    memory->scratch_bytes = program->added_bytes;
     return SHARPI_OK;
 }
 
@@ -361,6 +375,7 @@ void cuda_program_destroy(struct sharpi_program *program)
         return;
     host = program->device->host;
     program_unload(program);
+    scratch_leave(&program->device->scratch, host, program->shared);
     launches_free(program);
     {
         void *const arrays[] = {program->weights, program->attentions, program->mixtures,

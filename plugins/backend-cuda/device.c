@@ -93,6 +93,7 @@ static int32_t check_device(struct sharpi_device *device, struct sharpi_error *e
     device->n_sms = (uint32_t)properties.multiProcessorCount;
     device->compute_major = (uint32_t)properties.major;
     device->overlap = device->backend->use_overlap && properties.major >= 9;
+    device->sequences = device->backend->use_sequences && properties.major >= 9;
     return SHARPI_OK;
 }
 

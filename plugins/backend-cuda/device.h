@@ -26,14 +26,16 @@ struct cuda_nvml {
 /* The plugin's own object, made by init. */
 struct cuda_backend {
     const struct sharpi_host *host;
-    uint64_t memory_limit; /* of each device; 0: none */
-    uint32_t use_graphs;   /* decode steps are captured */
-    uint32_t use_overlap;  /* launches may begin before the one before them has ended, where the GPU can */
-    uint32_t use_blas;     /* libcublasLt is used where it can be loaded */
+    uint64_t memory_limit;  /* of each device; 0: none */
+    uint32_t use_graphs;    /* decode steps are captured */
+    uint32_t use_overlap;   /* launches may begin before the one before them has ended, where the GPU can */
+    uint32_t use_blas;      /* libcublasLt is used where it can be loaded */
+    uint32_t use_sequences; /* steps of one row run several launches as one kernel, where the GPU can */
     struct cuda_nvml nvml;
 };
 
 struct memory_block;
+struct scratch;
 
 struct sharpi_device {
     struct cuda_backend *backend;
@@ -41,11 +43,13 @@ struct sharpi_device {
     cudaStream_t stream;
     struct matmul_context *matmul;
     struct memory_block *blocks;
+    struct scratch *scratch; /* of its programs; NULL without any */
     uint64_t memory_limit, used_bytes;
     uint64_t runtime_bytes; /* that the driver took for its context when this device was opened */
     int32_t index;
     uint32_t n_sms, compute_major;
     int32_t overlap;    /* programmatic dependent launch */
+    int32_t sequences;  /* kernels whose blocks wait for each other: 0 once the driver has refused one */
     uint32_t n_threads; /* of the host, for loading; 0: one per core, at most 8 */
 };
 

@@ -1,5 +1,5 @@
 /* Where everything lies: one block of weight memory (matrices, then vectors and rope frequencies) and one of scratch (cells,
- * workspaces, inputs). Exact: load allocates these two blocks and nothing else.
+ * workspaces, inputs), which it may have in common with other programs. Exact: load allocates these two blocks and nothing else.
  */
 #include "program.h"
 
@@ -48,15 +48,21 @@ static uint64_t attention_bytes(const struct sharpi_program *program)
     return most;
 }
 
+/* The largest workspace of any product of the graph, be it in this program or in another part of the model. */
 static uint64_t matmul_bytes(const struct sharpi_program *program)
 {
+    const struct sharpi_compile *request = &program->flow.request;
     uint64_t most = 0;
-    for (uint32_t i = 0; i < program->n_weights; i++) {
-        const struct weight *w = &program->weights[i];
-        uint64_t rows = program->flow.request.max_tokens, bytes;
-        if (w->matrix.n_stack > 1)
+    for (uint32_t i = 0; i < request->graph->n_ops * SHARPI_OP_MAX_WEIGHTS; i++) {
+        const struct sharpi_tensor *tensor =
+            request->graph->ops[i / SHARPI_OP_MAX_WEIGHTS]->w[i % SHARPI_OP_MAX_WEIGHTS];
+        struct cuda_matrix matrix = {.type = tensor ? tensor->type : SHARPI_TYPE_F32};
+        uint64_t rows = request->max_tokens, bytes;
+        if (!tensor || tensor->ne[1] < 2)
+            continue;
+        if (tensor->ne[2] > 1)
             rows *= MOE_MAX_USED;
-        bytes = matmul_workspace_bytes(program->device->matmul, &w->matrix, (uint32_t)rows);
+        bytes = matmul_workspace_bytes(program->device->matmul, &matrix, (uint32_t)rows);
         most = bytes > most ? bytes : most;
     }
     return most;
@@ -66,7 +72,7 @@ static uint64_t matmul_bytes(const struct sharpi_program *program)
 static int32_t lay_out_moe(struct sharpi_program *program, uint64_t *end, struct sharpi_error *err)
 {
     struct layout *l = &program->layout;
-    uint64_t pairs = 0, experts = 0, workspace = 0, few;
+    uint64_t pairs = 0, experts = 0, workspace = 0;
     int32_t status;
     for (uint32_t i = 0; i < program->n_mixtures; i++) {
         const struct sharpi_moe_attr *attr = program->mixtures[i].attr;
@@ -78,13 +84,11 @@ static int32_t lay_out_moe(struct sharpi_program *program, uint64_t *end, struct
     }
     if (!pairs)
         return SHARPI_OK;
-    few = (uint64_t)MATMUL_GEMV_ROWS * MOE_MAX_USED;
     if ((status = give_out(end, pairs * 4, &l->moe_experts, err)) ||
         (status = give_out(end, pairs * 4, &l->moe_weights, err)) ||
         (status = give_out(end, pairs * 4, &l->moe_slots, err)) ||
         (status = give_out(end, pairs * 4, &l->moe_source, err)) ||
-        (status = give_out(end, (experts + 1) * 4, &l->moe_starts, err)) ||
-        (status = give_out(end, few * 4, &l->moe_iota, err)))
+        (status = give_out(end, (experts + 1) * 4, &l->moe_starts, err)))
         return status;
     l->moe_bytes = workspace;
     return give_out(end, workspace, &l->moe_workspace, err);
@@ -174,26 +178,37 @@ static int32_t lay_out_best(struct sharpi_program *program, uint64_t rows, uint6
                     err);
 }
 
+/* What stays from run to run, see struct layout; `attention` is its end, and begins with counters. */
+static int32_t lay_out_head(struct sharpi_program *program, uint64_t *end, struct sharpi_error *err)
+{
+    struct layout *l = &program->layout;
+    int32_t status;
+    l->attention_bytes = attention_bytes(program);
+    if (l->attention_bytes < SHARPI_CUDA_COUNTER_BYTES)
+        l->attention_bytes = SHARPI_CUDA_COUNTER_BYTES;
+    l->matmul_bytes = matmul_bytes(program);
+    if ((status = give_out(end, sequence_memory_bytes(program->device->matmul), &l->sequence, err)) ||
+        (status = give_out(end, (MAX_GRAPH_ROWS + 1) * 4, &l->counts, err)) ||
+        (status = give_out(end, (uint64_t)MATMUL_GEMV_ROWS * MOE_MAX_USED * 4, &l->moe_iota, err)) ||
+        (status = give_out(end, l->matmul_bytes, &l->matmul, err)) ||
+        (status = give_out(end, l->page_bytes, &l->pages, err)))
+        return status;
+    return give_out(end, l->attention_bytes, &l->attention, err);
+}
+
 int32_t program_lay_out(struct sharpi_program *program, struct sharpi_error *err)
 {
     const struct sharpi_compile *request = &program->flow.request;
     struct layout *l = &program->layout;
     uint64_t end = 0, rows = program->logits_rows;
     int32_t status;
-    l->attention_bytes = attention_bytes(program);
-    l->matmul_bytes = matmul_bytes(program);
     if ((status = lay_out_weights(program, err)) || (status = lay_out_inputs(program, err)) ||
-        (status = lay_out_pages(program, err)) ||
+        (status = lay_out_pages(program, err)) || (status = lay_out_head(program, &end, err)) ||
         (status = give_out(&end, program->flow.arena_bytes, &l->arena, err)) ||
-        (status = give_out(&end, l->attention_bytes, &l->attention, err)) ||
-        (status = give_out(&end, l->matmul_bytes, &l->matmul, err)) ||
         (status = give_out(&end, l->input_bytes, &l->inputs, err)) ||
-        (status = give_out(&end, l->page_bytes, &l->pages, err)) ||
         (status = give_out(&end, request->max_tokens * program->embedding_width * 4, &l->embeddings, err)) ||
         (status = give_out(&end, program->flow.n_vocab ? rows * round64(program->flow.n_vocab * 4) : 0,
                            &l->logits, err)) ||
-        (status = give_out(&end, (MAX_GRAPH_ROWS + 1) * 4, &l->counts, err)) ||
-        (status = give_out(&end, sequence_memory_bytes(program->device->matmul), &l->sequence, err)) ||
         (status = lay_out_best(program, rows, &end, err)) ||
         (status = lay_out_gathered(program, &end, err)) || (status = lay_out_moe(program, &end, err)))
         return status;

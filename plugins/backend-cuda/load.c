@@ -1,4 +1,5 @@
-/* Loading: takes the two blocks of device memory that compile counted and the pinned buffers, sends weights, makes the launches.
+/* Loading: takes the two blocks of device memory that compile counted and the pinned buffers, sends weights, makes the launches. The
+ * first program to be loaded takes scratch for all that are in it, the last one gives it back.
  *
  * Invariant: on failure nothing is held and the program can be loaded again.
  */
@@ -27,26 +28,41 @@ static void give_pinned(void *memory)
         cudaFreeHost(memory);
 }
 
-/* One buffer per value. */
-static int32_t take_values(const struct sharpi_program *program, const int32_t *values, uint32_t n,
-                           float ***out, struct sharpi_error *err)
+static uint64_t value_bytes(const struct sharpi_program *program, int32_t value)
 {
-    int32_t status = SHARPI_OK;
+    const struct cell *cell = &program->flow.cells[value];
+    return round64(flow_rows(&program->flow, cell->rows) * cell->width * sizeof(float));
+}
+
+uint64_t program_host_bytes(const struct sharpi_program *program)
+{
+    const struct sharpi_compile *request = &program->flow.request;
+    uint64_t n = round64(program->layout.page_bytes);
+    for (uint32_t i = 0; i < request->n_carry_in; i++)
+        n += value_bytes(program, request->carry_in[i]);
+    for (uint32_t i = 0; i < request->n_carry_out; i++)
+        n += value_bytes(program, request->carry_out[i]);
+    for (uint32_t i = 0; i < request->n_taps; i++)
+        n += value_bytes(program, request->taps[i]);
+    return n;
+}
+
+/* Places for values from *at on. */
+static int32_t point_values(const struct sharpi_program *program, const int32_t *values, uint32_t n,
+                            uint8_t **at, float ***out, struct sharpi_error *err)
+{
     *out = flow_alloc(&program->flow, n, sizeof **out, err);
     if (!*out)
         return SHARPI_ENOMEM;
-    for (uint32_t i = 0; i < n && !status; i++) {
-        const struct cell *cell = &program->flow.cells[values[i]];
-        status =
-            take_pinned(flow_rows(&program->flow, cell->rows) * cell->width * sizeof(float), &(*out)[i], err);
+    for (uint32_t i = 0; i < n; i++) {
+        (*out)[i] = (float *)(void *)*at;
+        *at += value_bytes(program, values[i]);
     }
-    return status;
+    return SHARPI_OK;
 }
 
-static void give_values(const struct sharpi_program *program, float ***values, uint32_t n)
+static void drop_values(const struct sharpi_program *program, float ***values)
 {
-    for (uint32_t i = 0; *values && i < n; i++)
-        give_pinned((*values)[i]);
     if (*values)
         program->device->host->free(program->device->host, *values);
     *values = NULL;
@@ -57,18 +73,45 @@ static int32_t take_buffers(struct sharpi_program *program, struct sharpi_error 
     const struct sharpi_compile *request = &program->flow.request;
     const struct layout *l = &program->layout;
     const uint64_t rows = program->logits_rows;
+    uint8_t *at = program->shared->host_memory;
     int32_t status;
+    program->host_pages = at;
+    at += round64(l->page_bytes);
     if ((status = take_pinned(l->input_bytes, &program->host_inputs, err)) ||
-        (status = take_pinned(l->page_bytes, &program->host_pages, err)) ||
         (status = take_pinned(program->flow.n_vocab * rows * sizeof(float), &program->host_logits, err)) ||
         (status =
-             take_values(program, request->carry_in, request->n_carry_in, &program->host_carry_in, err)) ||
-        (status =
              take_pinned(program->flow.n_vocab ? best_bytes(rows, TOPK_MAX) : 0, &program->host_best, err)) ||
-        (status =
-             take_values(program, request->carry_out, request->n_carry_out, &program->host_carry_out, err)))
+        (status = point_values(program, request->carry_in, request->n_carry_in, &at, &program->host_carry_in,
+                               err)) ||
+        (status = point_values(program, request->carry_out, request->n_carry_out, &at,
+                               &program->host_carry_out, err)))
         return status;
-    return take_values(program, request->taps, request->n_taps, &program->host_taps, err);
+    return point_values(program, request->taps, request->n_taps, &at, &program->host_taps, err);
+}
+
+static void give_scratch(struct sharpi_program *program)
+{
+    struct scratch *shared = program->shared;
+    program->scratch = NULL;
+    if (--shared->n_loaded)
+        return;
+    cuda_give(program->device, shared->memory);
+    give_pinned(shared->host_memory);
+    shared->memory = shared->host_memory = NULL;
+}
+
+static int32_t take_scratch(struct sharpi_program *program, struct sharpi_error *err)
+{
+    struct scratch *shared = program->shared;
+    int32_t status = SHARPI_OK;
+    if (!shared->n_loaded++)
+        status = cuda_take(program->device, shared->n_bytes, "activations", &shared->memory, err);
+    program->scratch = shared->memory;
+    if (!status && !shared->host_memory)
+        status = take_pinned(shared->n_host_bytes, &shared->host_memory, err);
+    if (status)
+        give_scratch(program);
+    return status;
 }
 
 static void free_graphs(struct sharpi_program *program)
@@ -84,25 +127,24 @@ static void free_graphs(struct sharpi_program *program)
 
 void program_unload(struct sharpi_program *program)
 {
-    const struct sharpi_compile *request = &program->flow.request;
     if (!program->scratch && !program->weight_memory)
         return;
     cudaSetDevice(program->device->index);
     cudaStreamSynchronize(program->device->stream);
     free_graphs(program);
-    give_values(program, &program->host_carry_in, request->n_carry_in);
-    give_values(program, &program->host_carry_out, request->n_carry_out);
-    give_values(program, &program->host_taps, request->n_taps);
+    drop_values(program, &program->host_carry_in);
+    drop_values(program, &program->host_carry_out);
+    drop_values(program, &program->host_taps);
     give_pinned(program->host_inputs);
-    give_pinned(program->host_pages);
     give_pinned(program->host_logits);
     give_pinned(program->host_best);
     program->host_best = NULL;
     program->host_inputs = program->host_pages = NULL;
     program->host_logits = NULL;
     cuda_give(program->device, program->weight_memory);
-    cuda_give(program->device, program->scratch);
-    program->weight_memory = program->scratch = NULL;
+    program->weight_memory = NULL;
+    if (program->scratch)
+        give_scratch(program);
     program->loaded = 0;
 }
 
@@ -124,23 +166,27 @@ static int32_t load_vectors(struct sharpi_program *program, struct sharpi_error 
     return status;
 }
 
-/* Scratch is zeroed once, as the products want their workspace; the small tables of numbers are written. */
+/* Scratch is zeroed, as kernels want their counters and as page tables are remembered; the small tables of numbers are written. Weights
+ * went through it: so this is done for every program that is loaded, and none has run yet that it could disturb, but for the page
+ * tables, which are then sent again. */
 static int32_t load_scratch(struct sharpi_program *program, struct sharpi_error *err)
 {
     const struct layout *l = &program->layout;
+    const struct scratch *shared = program->shared;
     int32_t counts[MAX_GRAPH_ROWS + 1], iota[MATMUL_GEMV_ROWS * MOE_MAX_USED], status;
     cudaError_t error =
-        cudaMemsetAsync(program->scratch, 0, cuda_rounded(l->n_bytes), program->device->stream);
+        cudaMemsetAsync(shared->memory, 0, cuda_rounded(shared->n_bytes), program->device->stream);
     if (error)
         return cuda_fail(err, (int)error, "clearing the activations");
+    if (shared->host_memory)
+        memset(shared->host_memory, 0, shared->n_host_bytes);
     for (uint32_t i = 0; i <= MAX_GRAPH_ROWS; i++)
         counts[i] = (int32_t)i;
     for (uint32_t i = 0; i < MATMUL_GEMV_ROWS * MOE_MAX_USED; i++)
         iota[i] = (int32_t)i;
     status = cuda_write(program->device, program->scratch, l->counts, counts, sizeof counts, err);
-    if (!status && program->n_mixtures)
-        status = cuda_write(program->device, program->scratch, l->moe_iota, iota, sizeof iota, err);
-    return status;
+    return status ? status
+                  : cuda_write(program->device, program->scratch, l->moe_iota, iota, sizeof iota, err);
 }
 
 /* ---- What the first prompt would wait for */
@@ -209,21 +255,68 @@ static int32_t upload_and_warm_up(struct sharpi_program *program, sharpi_progres
     return status;
 }
 
+/* ---- Sequences */
+
+/* Their launches run one by one from now on. */
+static void drop_sequences(struct sharpi_program *program)
+{
+    for (uint32_t i = 0; i < program->n_launches; i++) {
+        if (program->launches[i].sequence)
+            program->device->host->free(program->device->host, program->launches[i].sequence);
+        program->launches[i].sequence = NULL;
+    }
+}
+
+/* Launches one for no row. The driver refuses it where it cannot promise that all blocks run at once, as it may be when several
+ * processes share a GPU; that is better known now than in the middle of a step. */
+static cudaError_t try_sequence(const struct sharpi_program *program, const struct sequence *sequence)
+{
+    const struct layout *l = &program->layout;
+    const int32_t *none = (const int32_t *)(const void *)(program->scratch + l->counts);
+    cudaError_t error =
+        (cudaError_t)sequence_launch(sequence, none, program->scratch + l->sequence, program->device->stream);
+    return error ? error : cudaStreamSynchronize(program->device->stream);
+}
+
+static void check_sequences(struct sharpi_program *program)
+{
+    struct sharpi_device *device = program->device;
+    const struct sequence *first = NULL;
+    cudaError_t error = cudaSuccess;
+    char line[200];
+    for (uint32_t i = 0; i < program->n_launches && !first; i++)
+        first = program->launches[i].sequence;
+    if (first && device->sequences && (error = try_sequence(program, first))) {
+        cudaGetLastError();
+        device->sequences = 0;
+        snprintf(line, sizeof line,
+                 "steps of one row run launch by launch, which is slower: the driver refuses a kernel whose "
+                 "blocks "
+                 "wait for each other (%s)",
+                 cudaGetErrorString(error));
+        device->host->log(device->host, SHARPI_LOG_WARN, "backend-cuda", line);
+    }
+    if (!device->sequences)
+        drop_sequences(program);
+}
+
 static int32_t load_all(struct sharpi_program *program, sharpi_progress_fn *progress, void *user,
                         struct sharpi_error *err)
 {
     int32_t status;
     program_point(program);
     if ((status = take_buffers(program, err)) || (status = launches_make(program, err)) ||
-        (status = upload_and_warm_up(program, progress, user, err)) || (status = load_vectors(program, err)))
+        (status = upload_and_warm_up(program, progress, user, err)) ||
+        (status = load_vectors(program, err)) || (status = load_scratch(program, err)))
         return status;
-    return load_scratch(program, err);
+    check_sequences(program);
+    return SHARPI_OK;
 }
 
 int32_t cuda_load(struct sharpi_program *program, const struct sharpi_kv_layer *kv_layers,
                   sharpi_progress_fn *progress, void *user, struct sharpi_error *err)
 {
-    void *weights = NULL, *scratch = NULL;
+    void *weights = NULL;
     int32_t status;
     if (program->loaded)
         return sharpi_fail(err, SHARPI_EBUG, "the program is loaded already");
@@ -232,8 +325,7 @@ int32_t cuda_load(struct sharpi_program *program, const struct sharpi_kv_layer *
         (status = cuda_take(program->device, program->weight_bytes, "the weights", &weights, err)))
         return status;
     program->weight_memory = weights;
-    status = cuda_take(program->device, program->layout.n_bytes, "activations", &scratch, err);
-    program->scratch = scratch;
+    status = take_scratch(program, err);
     for (uint32_t i = 0; i < program->flow.n_kv_layers && kv_layers; i++) {
         program->flow.kv_layers[i].k = kv_layers[i].k;
         program->flow.kv_layers[i].v = kv_layers[i].v;

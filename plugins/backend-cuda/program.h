@@ -18,6 +18,7 @@
 #include <sharpi/cuda/kv-cuda.h>
 
 #include "../backend-common/flow.h"
+#include "../backend-common/scratch.h"
 #include "device.h"
 #include "kernels/matmul.h"
 #include "kernels/moe.h"
@@ -98,7 +99,9 @@ struct launch {
     uint32_t n_sequence;
 };
 
-/* Where things lie in scratch, in bytes. */
+/* Where things lie in scratch, in bytes. First the head, which stays from run to run and is alike in all programs of a model that
+ * are on one device, as they take turns in one scratch: counters that kernels leave at zero (at the beginning of `matmul` and of
+ * `attention`, and `sequence`), tables of numbers, page tables. */
 struct layout {
     uint64_t arena, attention, matmul, topk, best, inputs, pages, embeddings, logits, sequence, n_bytes;
     uint64_t attention_bytes, matmul_bytes, moe_bytes;
@@ -166,7 +169,9 @@ struct sharpi_program {
     struct layout layout;
     float softcap; /* of the logits; 0: none */
     uint64_t weight_bytes, vector_offset, mapped_bytes, embedding_width;
-    uint8_t *weight_memory, *scratch;                     /* device; made-up addresses while compiling */
+    struct scratch *shared;           /* whose memory `scratch` is while the program is loaded */
+    uint64_t added_bytes;             /* that this program made it larger by */
+    uint8_t *weight_memory, *scratch; /* device; made-up addresses while compiling */
     uint8_t *host_inputs, *host_pages, *host_embeddings;  /* pinned */
     float *host_logits;                                   /* pinned, [logits_rows, n_vocab] */
     float **host_carry_in, **host_carry_out, **host_taps; /* pinned, [max_tokens, width] each */
@@ -227,6 +232,9 @@ int32_t rows_make_cap(struct sharpi_program *program, struct launch *launch, flo
                       struct sharpi_error *err);
 
 /* ---- load.c, upload.c */
+
+/* Pinned memory that all programs in one scratch may have in common: [page tables, carried and tapped rows]. */
+uint64_t program_host_bytes(const struct sharpi_program *program);
 
 int32_t cuda_load(struct sharpi_program *program, const struct sharpi_kv_layer *kv_layers,
                   sharpi_progress_fn *progress, void *user, struct sharpi_error *err);
