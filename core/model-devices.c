@@ -180,6 +180,23 @@ int32_t sharpi_devices_find(struct sharpi_model *model, const struct sharpi_mode
     return SHARPI_OK;
 }
 
+/* ---- Cache formats */
+
+int32_t sharpi_device_takes_format(const struct sharpi_model *model, const struct sharpi_model_device *device,
+                                   const struct sharpi_op *attention, const struct sharpi_kv_layer *layer,
+                                   const struct sharpi_kv_format *format)
+{
+    const struct sharpi_attention_attr *attr = attention->attr;
+    struct sharpi_kv_layer other = *layer;
+    other.kv = format->kv;
+    other.kv_ctx = format->ctx;
+    if (SHARPI_HAS(other.kv, check) &&
+        other.kv->check(other.kv_ctx, attr->kv_layer, other.n_kv_heads, other.head_dim, NULL))
+        return 0;
+    return device->offer->backend->supports(device->offer->ctx, sharpi_graph_view(model->graph), attention,
+                                            &other, NULL) == SHARPI_OK;
+}
+
 /* ---- Memory */
 
 static uint64_t tighter(uint64_t a, uint64_t b) /* of two limits, 0 meaning none */

@@ -18,20 +18,48 @@ struct sharpi_model_device *sharpi_model_layer_device(const struct sharpi_model 
 
 /* ---- Compiling */
 
+/* An attention that the device refuses: where another cache format would do, the message names those. */
+static int32_t fail_attention(const struct sharpi_model *model, const struct sharpi_model_device *device,
+                              const struct sharpi_op *op, const struct sharpi_kv_layer *kv,
+                              const struct sharpi_error *why, struct sharpi_error *err)
+{
+    const struct sharpi_plugins *plugins = &model->engine->plugins;
+    char names[256] = "";
+    size_t at = 0;
+    for (uint32_t i = 0; i < plugins->n_offers && at < sizeof names; i++) {
+        const struct sharpi_offer *offer = &plugins->offers[i];
+        const struct sharpi_kv_format format = {offer->kv, offer->ctx};
+        if (offer->kind == SHARPI_OFFER_KV && sharpi_device_takes_format(model, device, op, kv, &format))
+            at += (size_t)snprintf(names + at, sizeof names - at, "%s%s", at ? ", " : "", offer->name);
+    }
+    if (!at)
+        return sharpi_fail(err, why->code, "%s", why->text);
+    return sharpi_fail(
+        err, why->code,
+        "layer %d on %s with --kv %s: %.600s. Formats that %s has for it: %s. A format holds for all "
+        "devices: choose one of these, or keep the layer on the CPU (--gpu-layers)",
+        op->layer, device->name, kv->kv->name, why->text, device->name, names);
+}
+
 static int32_t check_ops(const struct sharpi_model *model, const struct sharpi_model_part *part,
                          struct sharpi_error *err)
 {
     const struct sharpi_graph_view *view = sharpi_graph_view(model->graph);
     const struct sharpi_offer *offer = part->device->offer;
-    int32_t status = SHARPI_OK;
-    for (uint32_t i = part->range->first_op; i < part->range->end_op && !status; i++) {
+    for (uint32_t i = part->range->first_op; i < part->range->end_op; i++) {
         const struct sharpi_op *op = view->ops[i];
         const struct sharpi_kv_layer *kv = NULL;
+        struct sharpi_error why = SHARPI_ERROR_INIT;
+        int32_t status;
         if (op->kind == SHARPI_OP_ATTENTION)
             kv = &model->kv_layers[((const struct sharpi_attention_attr *)op->attr)->kv_layer];
-        status = offer->backend->supports(offer->ctx, view, op, kv, err);
+        if (!(status = offer->backend->supports(offer->ctx, view, op, kv, &why)))
+            continue;
+        why.code = status;
+        return kv && kv->kv ? fail_attention(model, part->device, op, kv, &why, err)
+                            : sharpi_fail(err, status, "%s", why.text);
     }
-    return status;
+    return SHARPI_OK;
 }
 
 /* Taps that the range makes, and what kind of rows and results it has. */

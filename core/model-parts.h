@@ -16,6 +16,10 @@ int32_t sharpi_devices_describe(const struct sharpi_model *model, struct sharpi_
 int32_t sharpi_device_use(const struct sharpi_model *model, struct sharpi_model_device *device,
                           struct sharpi_error *err);
 void sharpi_devices_close(struct sharpi_model *model);
+/* Whether the device can do the attention op with `layer`, its cache, in that format. Needs no opened device. */
+int32_t sharpi_device_takes_format(const struct sharpi_model *model, const struct sharpi_model_device *device,
+                                   const struct sharpi_op *attention, const struct sharpi_kv_layer *layer,
+                                   const struct sharpi_kv_format *format);
 
 /* ---- Parts (model-parts.c) */
 

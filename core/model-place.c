@@ -229,6 +229,41 @@ static int32_t find_host_ops(struct placing *p, struct sharpi_error *err)
     return SHARPI_OK;
 }
 
+/* ---- Cache formats */
+
+/* Whether all devices can do every attention with that format; the host can with any. */
+static int32_t is_possible(const struct sharpi_model *model, const struct sharpi_kv_layout *layout,
+                           const struct sharpi_kv_format *format)
+{
+    const struct sharpi_graph_view *view = sharpi_graph_view(model->graph);
+    for (uint32_t i = 0; i < view->n_ops * model->n_devices; i++) {
+        const struct sharpi_op *op = view->ops[i / model->n_devices];
+        const struct sharpi_attention_attr *attr = op->attr;
+        if (op->kind == SHARPI_OP_ATTENTION &&
+            !sharpi_device_takes_format(model, &model->devices[i % model->n_devices], op,
+                                        &layout->layers[attr->kv_layer], format))
+            return 0;
+    }
+    return 1;
+}
+
+/* A plan is compared only with formats that could be used. */
+static int32_t choose_other_formats(struct placing *p, struct sharpi_error *err)
+{
+    struct sharpi_plan_request *r = &p->planning.request;
+    const struct sharpi_kv_shape shape = {1, 1, 1, 0};
+    struct sharpi_kv_layout layout;
+    uint32_t n = 0;
+    int32_t status = sharpi_kv_layout_init(&layout, r->desc, &r->formats, &shape, err);
+    for (uint32_t i = 0; i < r->n_other_formats && !status; i++) {
+        if (is_possible(p->model, &layout, &p->planning.other_formats[i]))
+            p->planning.other_formats[n++] = p->planning.other_formats[i];
+    }
+    r->n_other_formats = n;
+    sharpi_kv_layout_finish(&layout);
+    return status;
+}
+
 /* ---- Plan and programs */
 
 static int32_t describe_devices(struct placing *p, struct sharpi_error *err)
@@ -369,7 +404,8 @@ int32_t sharpi_model_place(struct sharpi_model *model, const struct sharpi_model
         goto out;
     model->max_sessions = p->planning.request.max_seqs;
     model->headroom = p->planning.request.headroom;
-    if (!(status = find_host_ops(p, err)) && !(status = find_taps(model, options->taps, err)))
+    if (!(status = find_host_ops(p, err)) && !(status = choose_other_formats(p, err)) &&
+        !(status = find_taps(model, options->taps, err)))
         status = plan_and_compile(p, err);
     if (!status && p->n_host_ops && model->ranges.n > 1)
         sharpi_plan_say(&model->plan->notes, "%u ops run on the CPU, as the device cannot do them: %s",

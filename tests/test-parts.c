@@ -14,6 +14,8 @@
 
 enum { MAX_SETTINGS = 12, N_SEQS = 8 };
 
+#define AUTO_CONTEXT UINT32_MAX
+
 /* ---- An engine with the settings of one test, and a model */
 
 struct world {
@@ -68,7 +70,7 @@ static int32_t load(struct world *w, const char *path, struct sharpi_model_optio
     int32_t status;
     options.size = sizeof options;
     options.kv = options.kv ? options.kv : "f32";
-    options.context = options.context ? options.context : 256;
+    options.context = options.context == AUTO_CONTEXT ? 0 : options.context ? options.context : 256;
     options.n_threads = 2;
     log_text[0] = 0;
     if (!w->engine && (status = sharpi_engine_open(&engine, &w->engine, &w->err)))
@@ -277,6 +279,78 @@ static void check_lacking(const struct fixture *f, const struct fixture_data *da
 static void what_a_device_lacks_runs_on_the_host(void)
 {
     each_fixture(check_lacking);
+}
+
+/* ---- Cache formats that a device lacks */
+
+/* A format holds for all devices: one that a device has no kernels for is refused with what it has, and is no alternative in the
+ * plan; without a layer on that device it is fine. */
+static void a_format_that_a_device_lacks_is_refused(void)
+{
+    struct fixture_data data;
+    struct world w;
+    CU_ASSERT_EQUAL_FATAL(fixture_read(&fixtures[5], &data), 0); /* gemma3: windows */
+    for (uint32_t on_device = 0; on_device < 2; on_device++) {
+        int32_t status;
+        start(&w);
+        set(&w, "model.gpu-layers=%u", on_device);
+        set(&w, "backend-twin.refused_kv=q8_0");
+        status = load(&w, data.model, (struct sharpi_model_options){.kv = "f32", .kv_swa = "q8_0"});
+        CU_ASSERT_EQUAL(status, on_device ? SHARPI_ENOTSUP : SHARPI_OK);
+        if (on_device) {
+            CU_ASSERT_PTR_NOT_NULL(strstr(w.err.text, "layer 0 on twin0 with --kv q8_0: the twin has no"));
+            CU_ASSERT_PTR_NOT_NULL(strstr(w.err.text, "Formats that twin0 has for it: f32, f16, bf16."));
+        }
+        stop(&w);
+    }
+    for (uint32_t refuses = 0; refuses < 2; refuses++) { /* what the plan compares with */
+        uint32_t n = 0;
+        start(&w);
+        set(&w, "model.reserve=0");
+        set(&w, "model.gpu-layers=7");
+        set(&w, "backend-twin.memory_limit=20MiB");
+        if (refuses)
+            set(&w, "backend-twin.refused_kv=q8_0");
+        load_or_fail(&w, data.model, (struct sharpi_model_options){.kv = "f32", .context = AUTO_CONTEXT});
+        for (uint32_t i = 0; i < w.model->plan->rejected.n; i++)
+            n += strstr(w.model->plan->rejected.lines[i], "kv = q8_0") != NULL;
+        CU_ASSERT_EQUAL(n, !refuses);
+        stop(&w);
+    }
+    free(data.logits);
+}
+
+/* Kernels that only the format's reference functions can stand in for: a line says so, once for all layers of a part, and each part
+ * says what it uses. */
+static void a_format_without_kernels_is_slow_and_said(void)
+{
+    const char *top = getenv("top_builddir");
+    struct fixture_data data;
+    struct world w;
+    uint32_t n_layers, n_lines = 0;
+    float *whole, *logits;
+    CU_ASSERT_EQUAL_FATAL(fixture_read(&fixtures[0], &data), 0);
+    whole = whole_logits(&data, (struct sharpi_model_options){.chunk = 48}, FIXTURE_TOKENS, &n_layers);
+    start(&w);
+    w.n_settings = 0;
+    set(&w,
+        "plugins.load=backend-cpu arch-dense kv-float %s/tests/plugins/.libs/backend-twin.so "
+        "%s/tests/plugins/.libs/good.so",
+        top ? top : ".", top ? top : ".");
+    set(&w, "model.gpu-layers=1");
+    load_or_fail(&w, data.model, (struct sharpi_model_options){.chunk = 48, .kv = "good-kv"});
+    for (const char *at = log_text; (at = strstr(at, "good-kv has no kernels")); at++)
+        n_lines++;
+    CU_ASSERT_EQUAL(n_lines, 2);
+    CU_ASSERT_EQUAL(w.model->memory.n_fallback_ops, n_layers);
+    CU_ASSERT_PTR_NOT_NULL(strstr(log_text, "layer 0 on twin0 (KV good-kv)"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(log_text, "on cpu (KV good-kv)"));
+    logits = run_tokens(w.model, data.tokens, FIXTURE_TOKENS);
+    CU_ASSERT(max_difference(logits, whole, (uint64_t)FIXTURE_TOKENS * FIXTURE_VOCAB) < 1e-3);
+    free(logits);
+    free(whole);
+    free(data.logits);
+    stop(&w);
 }
 
 /* ---- Three devices, by a saved plan */
@@ -878,6 +952,8 @@ int main(void)
     static CU_TestInfo tests[] = {TEST(layers_may_be_split_anywhere),
                                   TEST(experts_may_lie_on_the_other_device),
                                   TEST(what_a_device_lacks_runs_on_the_host),
+                                  TEST(a_format_that_a_device_lacks_is_refused),
+                                  TEST(a_format_without_kernels_is_slow_and_said),
                                   TEST(three_devices_and_a_saved_plan),
                                   TEST(batches_of_eight_equal_one_device),
                                   TEST(rings_turn_in_both_parts),

@@ -92,17 +92,25 @@ static int32_t join_scratch(struct sharpi_program *program, struct sharpi_error 
     return status;
 }
 
+/* One line for all layers of a format. */
 static void log_fallbacks(const struct sharpi_program *program)
 {
+    const struct sharpi_kv *said[2] = {NULL, NULL}; /* of layers with and without a window */
     for (uint32_t i = 0; i < program->n_attentions; i++) {
         const struct attention *a = &program->attentions[i];
-        char line[200];
-        if (a->plan.format)
+        const struct sharpi_kv *kv = a->plan.kv.kv;
+        uint32_t n = 0;
+        char line[240];
+        if (a->plan.format || kv == said[0] || kv == said[1])
             continue;
+        said[said[0] != NULL] = kv;
+        for (uint32_t k = i; k < program->n_attentions; k++)
+            n += program->attentions[k].plan.kv.kv == kv;
         snprintf(line, sizeof line,
-                 "layer %u: cache format %s has no kernels for the CPU; its reference encode and decode are "
-                 "used, slowly",
-                 a->layer, a->plan.kv.kv->name);
+                 "cache format %.60s has no kernels for the CPU; its reference encode and decode are used, "
+                 "slowly, in "
+                 "%u layer%s from layer %u on",
+                 kv->name, n, n == 1 ? "" : "s", a->layer);
         program->flow.host->log(program->flow.host, SHARPI_LOG_WARN, "backend-cpu", line);
     }
 }

@@ -1,7 +1,7 @@
 /* The CPU backend a second time, as a device with memory of its own: so that models in several parts can be tested without a GPU,
  * to the bit. [backend-twin] devices = N makes it several, granularity = N says that its blocks are multiples of N, runtime = N that
- * opening the first one takes N bytes; memory_limit is the core's to read; refused = KIND makes it refuse ops of that kind. All of
- * its memory is always free. */
+ * opening the first one takes N bytes; memory_limit is the core's to read; refused = KIND makes it refuse ops of that kind, refused_kv =
+ * FORMAT attention with a cache in that format. All of its memory is always free. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +13,8 @@ struct twin {
     struct cpu_backend cpu; /* first: the CPU's functions take it for theirs */
     uint32_t n_devices;
     uint64_t granularity, runtime, runtime_taken;
-    int32_t refused; /* kind of op, 0 = none */
+    int32_t refused;     /* kind of op, 0 = none */
+    char refused_kv[32]; /* format of a cache, "" = none */
 };
 
 static uint32_t device_count(void *ctx, struct sharpi_error *err)
@@ -53,6 +54,8 @@ static int32_t supports(void *ctx, const struct sharpi_graph_view *graph, const 
     if (op->kind == twin->refused)
         return sharpi_fail(err, SHARPI_ENOTSUP, "layer %d: the twin refuses ops of kind %d", op->layer,
                            op->kind);
+    if (op->kind == SHARPI_OP_ATTENTION && kv && kv->kv && strcmp(kv->kv->name, twin->refused_kv) == 0)
+        return sharpi_fail(err, SHARPI_ENOTSUP, "the twin has no kernels for %s", kv->kv->name);
     return cpu_supports(ctx, graph, op, kv, err);
 }
 
@@ -130,6 +133,7 @@ static int32_t init(const struct sharpi_host *host, const struct sharpi_config *
 {
     const char *devices = host->config_get(config, "devices");
     const char *refused = host->config_get(config, "refused");
+    const char *refused_kv = host->config_get(config, "refused_kv");
     const char *granularity = host->config_get(config, "granularity");
     const char *runtime = host->config_get(config, "runtime");
     struct twin *twin = host->alloc(host, sizeof *twin, 0);
@@ -140,6 +144,7 @@ static int32_t init(const struct sharpi_host *host, const struct sharpi_config *
     twin->cpu.isa_wanted = -1;
     twin->n_devices = devices ? (uint32_t)atoi(devices) : 1;
     twin->refused = refused ? atoi(refused) : 0;
+    snprintf(twin->refused_kv, sizeof twin->refused_kv, "%s", refused_kv ? refused_kv : "");
     twin->granularity = granularity ? (uint64_t)atoi(granularity) : 0;
     twin->runtime = runtime ? (uint64_t)atoll(runtime) : 0;
     status = host->register_backend(host, &backend, twin, err);
@@ -156,8 +161,8 @@ static void fini(void *ctx)
     twin->cpu.host->free(twin->cpu.host, twin);
 }
 
-static const char *const config_keys[] = {"devices", "granularity",  "runtime",
-                                          "refused", "memory_limit", NULL};
+static const char *const config_keys[] = {"devices",    "granularity",  "runtime", "refused",
+                                          "refused_kv", "memory_limit", NULL};
 
 static const struct sharpi_plugin plugin = {
     SHARPI_PLUGIN_HEAD,
