@@ -329,7 +329,8 @@ static void count_step(struct sharpi_scheduler *s, double seconds)
     uint32_t i, n_tokens = 0, n_decodes = 0;
     for (i = 0; i < s->n_work; i++) {
         n_tokens += s->work[i].n_tokens;
-        n_decodes += s->work[i].n_tokens == 1;
+        n_decodes +=
+            s->work[i].n_tokens == 1 && s->work[i].want == 1; /* else a prompt's, whose share is small */
     }
     s->stats.last_batch_tokens = n_tokens;
     s->stats.last_batch_seqs = s->n_work;
