@@ -140,7 +140,7 @@ int32_t sharpi_ranges_init(struct sharpi_ranges *ranges, const struct sharpi_gra
                            const uint8_t *host_ops, uint32_t chunk, struct sharpi_error *err)
 {
     const size_t n_inputs = (size_t)graph->n_ops * SHARPI_OP_MAX_INPUTS;
-    struct value_use *uses = malloc(((size_t)graph->n_values + 1) * sizeof *uses);
+    struct value_use *uses = calloc((size_t)graph->n_values + 1, sizeof *uses);
     struct place *live = malloc(((size_t)graph->n_values + 1) * sizeof *live);
     memset(ranges, 0, sizeof *ranges);
     ranges->items = calloc((size_t)graph->n_ops + 1, sizeof *ranges->items);

@@ -8,6 +8,7 @@
  * round(cost / third), so the partials of all are at most 4/3 * 3 * nth, and 4/3 of this when KV heads do not
  * divide evenly; max_partials has room for 6 * nth.
  */
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -65,6 +66,7 @@ static void tile_group(struct tile *tile, const struct partition *part)
     const uint64_t max_splits = tile->n_pages / MIN_PAGES_PER_SPLIT + 1;
     uint64_t heads = 1, most;
 
+    assert(n_kv_heads > 0); /* for the analyzer: the plan has checked it */
     if (part->shape.parts_per_group == 1)
         heads = part->shape.max_rows / (tile->n_tokens * part->shape.heads_per_block);
     most = max_splits * part->third / tile_cost(part, tile);

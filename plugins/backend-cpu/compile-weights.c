@@ -8,6 +8,7 @@ static int32_t weight_make(struct sharpi_program *program, const struct sharpi_t
                            struct sharpi_error *err)
 {
     struct weight *w;
+    uint64_t all;
     int32_t status;
     for (uint32_t i = 0; i < program->n_weights; i++) {
         if (program->weights[i].tensor == tensor) {
@@ -33,7 +34,7 @@ static int32_t weight_make(struct sharpi_program *program, const struct sharpi_t
         if (status)
             return status;
     }
-    if (w->packed_bytes > UINT64_MAX / 4 / w->n)
+    if (__builtin_mul_overflow(w->packed_bytes, w->n, &all) || all > UINT64_MAX / 4)
         return sharpi_fail(err, SHARPI_EINVAL, "tensor %s is too large", tensor->name);
     w->packed_bytes = round64(w->packed_bytes);
     return SHARPI_OK;
