@@ -25,7 +25,9 @@ struct shape {
     const char *name;
     uint32_t width, n_ff, n_experts, n_used;
     int32_t type, type_down, activation;
-    int softmax_after, renormalize, stores_rows; /* stores_rows: no step that adds experts up follows */
+    int softmax_after, renormalize;
+    int stores_rows; /* no step that adds experts up follows */
+    int moves_sum;   /* the residual goes where the hidden rows were */
 };
 
 /* All matrices and rows of a case; rows lie in one arena. */
@@ -141,11 +143,12 @@ void make_steps(mixture *m)
                       op_of(ROW_QUANTIZE, s->width, at(m->x), at(m->codes))};
     row_op quantize = op_of(ROW_QUANTIZE, s->n_ff, at(m->hidden), at(m->hidden_codes));
     row_operand sum = {}, normed = {};
+    float *next = s->moves_sum ? m->hidden : m->residual;
     sum.local = 1;
     normed.local = 2;
     row_op combine[4] = {op_of(ROW_COMBINE, s->width, at(m->rows), sum),
-                         op_of(ROW_ADD, s->width, sum, at(m->residual)),
-                         op_of(ROW_RMS_NORM, s->width, at(m->residual), normed),
+                         op_of(ROW_ADD, s->width, sum, at(next)),
+                         op_of(ROW_RMS_NORM, s->width, at(next), normed),
                          op_of(ROW_QUANTIZE, s->width, normed, at(m->next_codes))};
     norm[0].vector = combine[2].vector = (const float *)take(m, s->width * 4);
     quantize.in[0].stride = s->n_ff * 4;
@@ -409,13 +412,16 @@ int make_world(mixture *m, int *has_bulk)
 int test_experts(int bench)
 {
     static const shape shapes[] = {
-        {"8 of 128", 2048, 768, 128, 8, SHARPI_TYPE_Q4_K, SHARPI_TYPE_Q6_K, SHARPI_ACT_SILU, 0, 1, 0},
+        {"8 of 128", 2048, 768, 128, 8, SHARPI_TYPE_Q4_K, SHARPI_TYPE_Q6_K, SHARPI_ACT_SILU, 0, 1, 0, 0},
+        {"residual moves", 2048, 768, 128, 8, SHARPI_TYPE_Q4_0, SHARPI_TYPE_Q4_0, SHARPI_ACT_SILU, 0, 1, 0,
+         1},
         {"all added up later", 2048, 768, 64, 8, SHARPI_TYPE_Q4_0, SHARPI_TYPE_Q4_0, SHARPI_ACT_SILU, 0, 0,
          1},
-        {"wide", 4096, 1408, 60, 4, SHARPI_TYPE_Q8_0, SHARPI_TYPE_Q8_0, SHARPI_ACT_GELU_TANH, 0, 0, 0},
-        {"many used", 1024, 512, 32, 16, SHARPI_TYPE_Q8_0, SHARPI_TYPE_Q8_0, SHARPI_ACT_SILU, 1, 0, 0},
-        {"2 of 500, 16 bits", 256, 64, 500, 2, SHARPI_TYPE_BF16, SHARPI_TYPE_BF16, SHARPI_ACT_SILU, 0, 1, 1},
-        {"narrow", 64, 96, 3, 3, SHARPI_TYPE_Q8_0, SHARPI_TYPE_Q8_0, SHARPI_ACT_SILU, 0, 1, 0},
+        {"wide", 4096, 1408, 60, 4, SHARPI_TYPE_Q8_0, SHARPI_TYPE_Q8_0, SHARPI_ACT_GELU_TANH, 0, 0, 0, 0},
+        {"many used", 1024, 512, 32, 16, SHARPI_TYPE_Q8_0, SHARPI_TYPE_Q8_0, SHARPI_ACT_SILU, 1, 0, 0, 0},
+        {"2 of 500, 16 bits", 256, 64, 500, 2, SHARPI_TYPE_BF16, SHARPI_TYPE_BF16, SHARPI_ACT_SILU, 0, 1, 1,
+         0},
+        {"narrow", 64, 96, 3, 3, SHARPI_TYPE_Q8_0, SHARPI_TYPE_Q8_0, SHARPI_ACT_SILU, 0, 1, 0, 0},
     };
     mixture m = {};
     int has_bulk, bad = make_world(&m, &has_bulk);

@@ -124,6 +124,7 @@ static __device__ __forceinline__ float sum_at(const float *sums, uint32_t at)
 struct seq_output {
     uint32_t part, row; /* row at or past the part's end: none */
     uint32_t sums[2];   /* of both passes */
+    uint32_t pair;      /* experts */
 };
 
 template <bool MOE>
@@ -131,7 +132,7 @@ static __device__ __forceinline__ seq_output output_of(const seq_product &p, seq
 {
     const uint32_t unit = number / 16, row = number % 16, n_slabs = slabs_of(p, units.n);
     const seq_segment s = segment_of<MOE>(p, units.first, unit * p.n_passes);
-    seq_output o = {s.part, s.group * 16 + row, {0, 0}};
+    seq_output o = {s.part, s.group * 16 + row, {0, 0}, 0};
     if (unit >= units.n) {
         o.row = ~0u;
         return o;
@@ -215,72 +216,81 @@ static __device__ __forceinline__ void product_slabs(const seq_params &a, const 
 
 /* ---- Products of experts */
 
-/* What is added to number i of the outputs whose passes are pairs; loaded early. */
-static __device__ __forceinline__ float pairs_before(const seq_product &p, const seq_mixture &m,
-                                                     seq_units units, uint32_t i)
+/* Number i of a block's outputs. Gate and up: 16 rows of a unit. Down: sixteen lanes have an output, each the sum of one expert. */
+static __device__ __forceinline__ seq_output experts_output_of(const seq_product &p, seq_units units,
+                                                               uint32_t i)
 {
-    const uint32_t at = units.first * 16 + i / 16;
-    return m.add && i < units.n * 256 && i % 16 == 0 && at < p.part[0].n_out ? load_now(m.add + at) : 0.0f;
-}
-
-/* Outputs whose passes are pairs. Sixteen lanes have one: each the sum of one expert. */
-static __device__ __forceinline__ void store_pairs(const seq_product &p, const seq_mixture &m,
-                                                   const seq_warp &w, seq_units units, float before,
-                                                   uint32_t n_rows)
-{
-    const seq_part &part = p.part[0];
-    const uint32_t n_slabs = slabs_of(p, units.n), pair = threadIdx.x % 16;
-    for (uint32_t i = threadIdx.x; i < units.n * 256; i += SEQ_THREADS) {
-        const uint32_t unit = i / 256, row = i / 16 % 16, at = (units.first + unit) * 16 + row;
-        float value = 0.0f;
-        if (i != threadIdx.x)
-            before = pairs_before(p, m, units, i);
-        if (pair < p.n_pairs)
-            value = sum_at(w.sums, sums_at(p, n_slabs, unit * p.n_pairs + pair, row));
-        if (m.combines) {
-            value = pair < p.n_pairs ? value * w.choice->weight[pair] : 0.0f;
-#pragma unroll
-            for (int d = 8; d > 0; d /= 2)
-                value += __shfl_xor_sync(~0u, value, d);
-        }
-        if (n_rows && at < part.n_out && pair < (m.combines ? 1 : p.n_pairs))
-            part.out[pair * m.output_stride + at] = before + value;
-    }
-}
-
-/* Units of pairs: part 0's rows, one for each pair. */
-static __device__ __forceinline__ void store_hidden(const seq_product &p, const seq_mixture &m,
-                                                    const seq_warp &w, seq_units units, uint32_t n_rows)
-{
-    for (uint32_t i = threadIdx.x; n_rows && i < units.n * 16; i += SEQ_THREADS) {
-        const uint32_t pair = (units.first + i / 16) / p.pair_units;
+    if (p.pair_units) {
         seq_output o = output_of<true>(p, units, i);
-        if (o.row < p.part[0].n_out)
-            p.part[0].out[pair * m.hidden_stride + o.row] =
-                gated(p.glu, p.glu_clamp, sum_at(w.sums, o.sums[0]), sum_at(w.sums, o.sums[1]));
+        o.pair = small_quotient(units.first + i / 16, p.pair_units);
+        return o;
     }
+    const uint32_t unit = i / 256, row = i / 16 % 16;
+    seq_output o = {0, (units.first + unit) * 16 + row, {0, 0}, i % 16};
+    if (unit >= units.n)
+        o.row = ~0u;
+    else if (o.pair < p.n_pairs)
+        o.sums[0] = sums_at(p, slabs_of(p, units.n), unit * p.n_pairs + o.pair, row);
+    return o;
 }
 
-/* A product of experts; the block's first chooses them. */
-template <int MODE, int SET, class Block>
-static __device__ __forceinline__ void experts_run(const seq_product &p, seq_warp &w, seq_units units,
-                                                   uint32_t n_rows, const Block &block)
+/* What is added to an output; loaded early. */
+static __device__ __forceinline__ float experts_before(const seq_product &p, const seq_mixture &m,
+                                                       const seq_output &o)
+{
+    return !p.pair_units && m.add && o.pair == 0 && o.row < p.part[0].n_out ? load_now(m.add + o.row) : 0.0f;
+}
+
+/* All lanes of a warp together. */
+static __device__ __forceinline__ void store_of_experts(const seq_product &p, const seq_mixture &m,
+                                                        const seq_warp &w, const seq_output &o, float before,
+                                                        uint32_t n_rows)
+{
+    const bool exists = o.row < p.part[0].n_out && o.pair < p.n_pairs && n_rows;
+    float value = exists ? sum_at(w.sums, o.sums[0]) : 0.0f;
+    if (p.pair_units) {
+        if (exists)
+            p.part[0].out[o.pair * m.hidden_stride + o.row] =
+                gated(p.glu, p.glu_clamp, value, sum_at(w.sums, o.sums[1]));
+        return;
+    }
+    if (m.combines) {
+        value *= exists ? w.choice->weight[o.pair] : 0.0f;
+#pragma unroll
+        for (int d = 8; d > 0; d /= 2)
+            value += __shfl_xor_sync(~0u, value, d);
+    }
+    if (exists && (!m.combines || o.pair == 0))
+        p.part[0].out[o.pair * m.output_stride + o.row] = before + value;
+}
+
+/* Before a product of experts: the block's first chooses them. */
+template <int MODE, class Block>
+static __device__ __forceinline__ void experts_begin(const seq_product &p, seq_warp &w, seq_units units,
+                                                     uint32_t n_rows, const Block &block)
 {
     const seq_mixture &m = block.a.mixture;
-    const float before = p.pair_units ? 0.0f : pairs_before(p, m, units, threadIdx.x);
     if (!w.has_choice)
         choose_experts(m.route, w.sums, w.choice, block);
     w.has_choice = true;
     if (p.pair_units && units.first == 0 && threadIdx.x < 32 && n_rows) /* one block's */
         store_choice(m.route, w.choice);
     w.quantizes = MODE == GEMV_Q1 && !p.pair_units;
-    product_slabs<MODE, SET, true>(block.a, p, w, units);
+}
+
+static __device__ __forceinline__ void experts_end(const seq_product &p, const seq_mixture &m, seq_warp &w,
+                                                   seq_units units, seq_output o, float before,
+                                                   uint32_t n_rows)
+{
+    const uint32_t n = units.n * (p.pair_units ? 16 : 256);
     w.quantizes = false;
-    block.sync();
-    if (p.pair_units)
-        store_hidden(p, m, w, units, n_rows);
-    else
-        store_pairs(p, m, w, units, before, n_rows);
+    for (uint32_t first = 0; first < n; first += SEQ_THREADS) { /* the same for all lanes */
+        if (first) {
+            o = experts_output_of(p, units, first + threadIdx.x);
+            before = experts_before(p, m, o);
+        }
+        store_of_experts(p, m, w, o, before, n_rows);
+    }
 }
 
 /* ---- Any product */
@@ -307,15 +317,18 @@ static __device__ __forceinline__ void product_run(const seq_stage &s, seq_warp 
                                                    uint32_t n_rows, const Block &block)
 {
     const seq_product &p = s.product;
-    seq_output o = output_of<MOE>(p, units, threadIdx.x);
+    seq_output o =
+        MOE && p.n_pairs ? experts_output_of(p, units, threadIdx.x) : output_of<MOE>(p, units, threadIdx.x);
     product_wait<MOE>(s, w, units.first == 0 && n_rows, block);
-    if (MOE && p.n_pairs) {
-        experts_run<MODE, SET>(p, w, units, n_rows, block);
-        return;
-    }
-    float before = output_before(p, o);
+    float before = MOE && p.n_pairs ? experts_before(p, block.a.mixture, o) : output_before(p, o);
+    if (MOE && p.n_pairs)
+        experts_begin<MODE>(p, w, units, n_rows, block);
     product_slabs<MODE, SET, MOE>(block.a, p, w, units);
     block.sync();
+    if (MOE && p.n_pairs) {
+        experts_end(p, block.a.mixture, w, units, o, before, n_rows);
+        return;
+    }
     for (uint32_t i = threadIdx.x; n_rows && i < units.n * 16;) {
         const float value = store_output(p, w.sums, o, before);
         if (p.codes)

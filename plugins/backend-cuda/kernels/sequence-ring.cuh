@@ -101,7 +101,7 @@ static __device__ __forceinline__ void fill_go_on(seq_fill &f, const seq_params 
             }
         }
         f.more = r.end - r.first;
-        f.number = r.first / s.product.n_slabs;
+        f.number = MOE ? small_quotient(r.first, s.product.n_slabs) : r.first / s.product.n_slabs;
         slab = r.first - f.number * s.product.n_slabs;
     }
     fill_locate<MOE>(f, a, a.stages[f.stage].product, units[f.stage].first, slab, choice);

@@ -173,13 +173,20 @@ struct seq_segment {
     uint32_t pair;                    /* experts */
 };
 
+/* a / b for a < 2^20, in a few instructions: the quotient is at least 1 / (2 b) from where it would be rounded wrongly. */
+static __device__ __forceinline__ uint32_t small_quotient(uint32_t a, uint32_t b)
+{
+    return (uint32_t)__fdividef((float)a + 0.5f, (float)b);
+}
+
 static __device__ __forceinline__ seq_segment segment_of_experts(const seq_product &p, uint32_t first_unit,
                                                                  uint32_t number)
 {
     seq_segment s;
-    s.unit = first_unit + number / p.n_passes;
-    s.pass = number % p.n_passes;
-    s.pair = p.pair_units ? s.unit / p.pair_units : s.pass;
+    const uint32_t unit = small_quotient(number, p.n_passes);
+    s.unit = first_unit + unit;
+    s.pass = number - unit * p.n_passes;
+    s.pair = p.pair_units ? small_quotient(s.unit, p.pair_units) : s.pass;
     s.group = p.pair_units ? s.unit - s.pair * p.pair_units : s.unit;
     s.part = p.pair_units ? s.pass : 0;
     return s;

@@ -480,8 +480,10 @@ extern "C" int sequence_add_experts(struct sequence *sequence, const struct sequ
     m->down_bytes = down->part[0].w->stack_bytes;
     m->hidden_stride = (uint32_t)up->part[0].out_stride;
     m->output_stride = (uint32_t)down->part[0].out_stride;
-    if (!fits(&p[0], sequence->n_blocks) || !fits(&p[1], sequence->n_blocks))
-        return 0;
+    for (const seq_product &q : p) {
+        if (!fits(&q, sequence->n_blocks) || slabs_of(q, q.n_units) >= 1u << 20)
+            return 0;
+    }
     add_product(sequence, &p[0], kind_of(up->part[0].w->type));
     add_product(sequence, &p[1], kind_of(down->part[0].w->type));
     sequence->has_experts = 1;
@@ -499,20 +501,18 @@ static bool overlap(const void *a, uint64_t a_bytes, const void *b, uint64_t b_b
            (const uint8_t *)b < (const uint8_t *)a + a_bytes;
 }
 
-/* Where down can store the sum of residual and experts: where the norms would, unless blocks may still read something there, or
- * where it would have stored an expert's row. NULL: nowhere. */
+/* Stands for the row after the blocks' own rows, until the sequence's memory is known. */
+static float *const SEQ_SUM_ROW = (float *)16;
+
+/* Where down stores the sum of residual and experts: where the norms would, or in a row of the sequence's if blocks may still be reading
+ * something there. */
 static float *place_of_sum(const seq_mixture *m, const seq_product *down, const norms_params *p)
 {
     const uint64_t bytes = p->width * 4ull;
     if (!overlap(p->sum, bytes, down->act, 4ull * m->hidden_stride * down->n_pairs) &&
         (p->sum == p->add || !overlap(p->sum, bytes, p->add, bytes)))
         return (float *)p->sum;
-    for (uint32_t i = 0; i < down->n_pairs; i++) {
-        float *row = down->part[0].out + (uint64_t)i * m->output_stride;
-        if (!overlap(row, bytes, p->sum, bytes))
-            return row;
-    }
-    return NULL;
+    return bytes <= SEQUENCE_SUM_BYTES ? SEQ_SUM_ROW : NULL;
 }
 
 /* Whether norms begin with the weighted sum of what the last product, down, has made. */
@@ -746,7 +746,8 @@ static void join_norms(struct sequence *sequence)
 
 extern "C" uint64_t sequence_memory_bytes(const struct matmul_context *ctx)
 {
-    return SEQUENCE_COUNTER_BYTES + (uint64_t)min(ctx->n_sms, (int)SEQ_MAX_BLOCKS) * SEQUENCE_ROW_BYTES;
+    return SEQUENCE_COUNTER_BYTES + (uint64_t)min(ctx->n_sms, (int)SEQ_MAX_BLOCKS) * SEQUENCE_ROW_BYTES +
+           SEQUENCE_SUM_BYTES;
 }
 
 extern "C" int sequence_end(struct sequence *sequence)
@@ -760,6 +761,8 @@ extern "C" int sequence_end(struct sequence *sequence)
     a->n_slots = (shared - fixed) / SEQ_WARPS / a->slot_bytes;
     a->n_under_way = max(1u, (SEQ_UNDER_WAY + SEQ_WARPS * a->slot_bytes / 2) / (SEQ_WARPS * a->slot_bytes));
     a->n_slots = min(a->n_slots, (uint32_t)SEQ_MAX_SLOTS);
+    if (sequence->has_experts) /* whose weights cannot be copied ahead: all at once then */
+        a->n_under_way = a->n_slots;
     sequence->shared_bytes = fixed + SEQ_WARPS * a->n_slots * a->slot_bytes;
     for (uint32_t i = 0; i < a->n_stages; i++) {
         seq_stage *s = &a->stages[i];
@@ -811,6 +814,20 @@ extern "C" int sequence_prepare(const struct matmul_context *ctx)
     return 0;
 }
 
+/* Puts the true address in place of SEQ_SUM_ROW. */
+static void place_sum(seq_params *a, uint8_t *row)
+{
+    for (uint32_t i = 0; i < a->n_stages; i++) {
+        seq_stage *s = &a->stages[i];
+        if (is_product(*s) && s->product.part[0].out == SEQ_SUM_ROW)
+            s->product.part[0].out = (float *)row;
+        if (s->kind == SEQ_NORMS && s->norms.in == (const uint8_t *)SEQ_SUM_ROW)
+            s->norms.in = row;
+    }
+    for (uint32_t i = 0; i < a->n_own; i++)
+        a->own[i].in = a->own[i].in == (const uint8_t *)SEQ_SUM_ROW ? row : a->own[i].in;
+}
+
 extern "C" int sequence_launch(const struct sequence *sequence, const int32_t *n_rows_dev, void *counters,
                                cudaStream_t stream)
 {
@@ -821,6 +838,7 @@ extern "C" int sequence_launch(const struct sequence *sequence, const int32_t *n
     params.n_rows = n_rows_dev;
     params.counters = (uint32_t *)counters;
     params.rows = (uint8_t *)counters + SEQUENCE_COUNTER_BYTES;
+    place_sum(&params, params.rows + (uint64_t)sequence->n_blocks * SEQUENCE_ROW_BYTES);
     config.gridDim = dim3(sequence->n_blocks);
     config.blockDim = dim3(SEQ_THREADS + 32);
     config.dynamicSmemBytes = sequence->shared_bytes;

@@ -22,8 +22,9 @@ extern "C" {
 /* Device memory that all sequences of a stream share: zeroed once, zero again after every launch. */
 #define SEQUENCE_COUNTER_STRIDE 128u
 #define SEQUENCE_COUNTER_BYTES  ((SEQUENCE_MAX_STAGES + 1) * SEQUENCE_COUNTER_STRIDE)
-#define SEQUENCE_ROW_BYTES      4864u /* of what each block makes for itself */
-/* The counters and then the blocks' rows, which need no zeros; without mixtures the counters are enough. */
+#define SEQUENCE_ROW_BYTES      4864u         /* of what each block makes for itself */
+#define SEQUENCE_SUM_BYTES      (4u * 15360u) /* a row of f32 */
+/* The counters, the blocks' rows and one more, which need no zeros; without mixtures the counters are enough. */
 uint64_t sequence_memory_bytes(const struct matmul_context *ctx);
 
 struct sequence;
