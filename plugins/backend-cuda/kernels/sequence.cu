@@ -9,6 +9,9 @@
  * have a part in stage s - 1 before it begins its own part of s. As each stage has at least one block, a stage begins when all
  * stages before it are complete.
  *
+ * A mixture's stages and norms that blocks do for themselves: sequence-experts.cuh; they have kernels of their own (MOE), so that others'
+ * stay as small as they are.
+ *
  * Blocks wait for each other, so all must be resident together. There is at most one per multiprocessor and it fits there alone. A block
  * waits for others only after launch_wait(), when all earlier kernels of the stream are gone; later ones can begin only when every block
  * of this one has called launch_next(), that is, is resident. Against kernels of other streams the launch is cooperative: the device starts
