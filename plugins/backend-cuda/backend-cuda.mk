@@ -32,6 +32,7 @@ cuda_matmul_sources = \
 	plugins/backend-cuda/kernels/sequence-product.cuh \
 	plugins/backend-cuda/kernels/sequence-ring.cuh \
 	plugins/backend-cuda/kernels/sequence-stages.cuh \
+	plugins/backend-cuda/kernels/sequence-trace.cuh \
 	plugins/backend-cuda/kernels/sequence.cu \
 	plugins/backend-cuda/kernels/sequence.h
 cuda_rows_sources = \

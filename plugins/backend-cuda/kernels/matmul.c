@@ -3,6 +3,7 @@
 
 #include "matmul-blas.h"
 #include "matmul-internal.h"
+#include "sequence.h"
 
 /* ---- Context ---- */
 
@@ -47,6 +48,9 @@ void matmul_context_destroy(struct matmul_context *ctx)
 {
     if (!ctx)
         return;
+#ifdef SEQUENCE_TRACE
+    sequence_trace_print();
+#endif
     matmul_blas_close(ctx->blas);
     free(ctx);
 }

@@ -8,6 +8,7 @@
 #include "matmul-gemv.cuh"
 #include "sequence-experts.cuh"
 #include "sequence-ring.cuh"
+#include "sequence-trace.cuh"
 
 /* What a warp carries from stage to stage. */
 struct seq_warp {
@@ -324,7 +325,9 @@ static __device__ __forceinline__ void product_run(const seq_stage &s, seq_warp 
     if (MOE && p.n_pairs)
         experts_begin<MODE>(p, w, units, n_rows, block);
     product_slabs<MODE, SET, MOE>(block.a, p, w, units);
+    block.note(SEQ_MULTIPLIED);
     block.sync();
+    block.note(SEQ_SUMMED);
     if (MOE && p.n_pairs) {
         experts_end(p, block.a.mixture, w, units, o, before, n_rows);
         return;

@@ -24,6 +24,7 @@
  * Compute capability 9.0 and later (bulk copies); elsewhere sequence_end says no, and the kernel is never launched.
  */
 #include "sequence-f32.cuh"
+#include "sequence-trace.cuh"
 
 #include "launch.h"
 
@@ -73,8 +74,13 @@ struct seq_block {
         if (stage + 1 < a.n_stages)
             arrive(a, stage);
     }
+    __device__ __forceinline__ void note(int point) const
+    {
+        seq_note(a, stage, point);
+    }
     __device__ __forceinline__ void wait() const
     {
+        note(SEQ_ASKS);
         if (threadIdx.x == 0) {
             if (stage > 0) {
                 const uint32_t expected = a.stages[stage - 1].n_blocks;
@@ -91,6 +97,7 @@ struct seq_block {
         }
         if (stage > 0)
             sync_readers();
+        note(SEQ_BEGINS);
     }
 };
 
@@ -223,6 +230,7 @@ static __device__ __forceinline__ void run_stages(const seq_params &a, seq_share
             continue;
         const seq_block block = {a, i, i == last, n_out};
         run_stage<SET, MOE>(a.stages[i], w, shared, n_rows, block);
+        block.note(SEQ_ENDS);
         if (!MOE || a.stages[i].kind != SEQ_ROUTER) /* which does that itself */
             block.count();
     }

@@ -57,6 +57,10 @@ int sequence_end(struct sequence *sequence);
 int sequence_launch(const struct sequence *sequence, const int32_t *n_rows_dev, void *counters,
                     cudaStream_t stream);
 
+#ifdef SEQUENCE_TRACE
+void sequence_trace_print(void); /* sequence-trace.cuh */
+#endif
+
 #ifdef __cplusplus
 }
 #endif
