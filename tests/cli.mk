@@ -4,7 +4,7 @@ dist_check_SCRIPTS += tests/test-cli.sh tests/test-pull.sh
 EXTRA_DIST += tests/tools/flaky-server.py
 
 # 32,000 tokens through rings: minutes, so by ./check with SHARPI_CHECK_STAGES=long and not by make check.
-EXTRA_DIST += tests/long-ring.sh tests/tools/resident.py
+EXTRA_DIST += tests/long-ring.sh tests/on-gpu tests/tools/resident.py
 
 # mkdir corpus && cp data/models.ini corpus && ./tests/fuzz-ini -max_len=4096 -max_total_time=600 corpus
 if BUILD_FUZZERS
