@@ -73,8 +73,11 @@ static struct sharpi_kv_cuda_args attention_args(const struct run *run, const st
 static int32_t writes_codes(const struct run *run, const struct attention *a)
 {
     const struct sharpi_kv_cuda_args args = attention_args(run, a);
-    return a->codes >= 0 && run->n_tokens <= MATMUL_GEMV_ROWS && SHARPI_HAS(a->kernels, quantizes) &&
-           a->kernels->quantizes && a->kernels->quantizes(&args);
+    if (a->codes < 0 || run->n_tokens > MATMUL_GEMV_ROWS)
+        return 0;
+    if (!SHARPI_HAS(a->kernels, quantizes) || !a->kernels->quantizes)
+        return 0;
+    return a->kernels->quantizes(&args);
 }
 
 const struct rows_step *run_rows_step(const struct run *run, const struct launch *launch)

@@ -90,7 +90,7 @@ struct
     matmul_context; /* SM count, kernel attributes, cublasLt handle, workspace and algorithms if it could be loaded */
 
 /* `use_blas`: try to load libcublasLt. *has_blas says whether it was. */
-int32_t matmul_context_create(struct matmul_context **ctx, int device, int use_blas, int *has_blas,
+int32_t matmul_context_create(struct matmul_context **out, int device, int use_blas, int *has_blas,
                               struct sharpi_error *err);
 void matmul_context_destroy(struct matmul_context *ctx);
 
