@@ -16,6 +16,7 @@ tests_kernels_cuda_libtests_la_SOURCES = \
 	tests/kernels-cuda/random.cuh \
 	tests/kernels-cuda/rows.cu \
 	tests/kernels-cuda/sequence-experts.cu \
+	tests/kernels-cuda/sequence-world.cuh \
 	tests/kernels-cuda/sequence.cu
 tests_kernels_cuda_libtests_la_CFLAGS = $(AM_CFLAGS) -O3
 

@@ -11,15 +11,12 @@
 
 #include <sharpi/plugin/graph.h>
 
-#include "../../plugins/backend-cuda/kernels/sequence.h"
-#include "random.cuh"
+#include "sequence-world.cuh"
 
 int test_experts(int bench);
 
 namespace
 {
-
-const uint64_t arena_bytes = 2 << 20;
 
 struct shape {
     const char *name;
@@ -31,13 +28,8 @@ struct shape {
 };
 
 /* All matrices and rows of a case; rows lie in one arena. */
-struct mixture {
+struct mixture : sequence_world {
     const shape *s;
-    matmul_context *ctx;
-    uint8_t *arena, *initial, *counters;
-    uint64_t used;
-    int32_t *n_rows;
-    rows_batch batch;
     cuda_matrix o, router, gate, up, down, q;
     float *residual, *x, *logits, *hidden, *rows, *made, *weights;
     uint8_t *in_codes, *codes, *hidden_codes, *next_codes;
@@ -89,17 +81,6 @@ cuda_matrix make_stack(int32_t type, uint64_t n_in, uint64_t n_out, uint32_t n_s
 }
 
 /* ---- Memory and steps */
-
-uint8_t *take(mixture *m, uint64_t n_bytes)
-{
-    uint8_t *p = m->arena + m->used;
-    m->used += (n_bytes + 255) / 256 * 256;
-    if (m->used > arena_bytes) {
-        printf("experts: the arena is too small\n");
-        exit(1);
-    }
-    return p;
-}
 
 row_operand at(const void *p)
 {
@@ -300,20 +281,6 @@ sequence *make_sequence(const mixture *m)
 
 /* ---- Comparing */
 
-void begin(mixture *m, int32_t n_rows)
-{
-    OK(cudaMemcpy(m->arena, m->initial, arena_bytes, cudaMemcpyHostToDevice));
-    OK(cudaMemcpy(m->n_rows, &n_rows, 4, cudaMemcpyHostToDevice));
-}
-
-uint8_t *finish(const mixture *m)
-{
-    uint8_t *copy = (uint8_t *)malloc(arena_bytes);
-    OK(cudaDeviceSynchronize());
-    OK(cudaMemcpy(copy, m->arena, arena_bytes, cudaMemcpyDeviceToHost));
-    return copy;
-}
-
 /* Of n floats: the greatest difference by their root mean square. */
 float difference(const mixture *m, const uint8_t *a, const uint8_t *b, const float *p, uint64_t n)
 {
@@ -330,14 +297,10 @@ float difference(const mixture *m, const uint8_t *a, const uint8_t *b, const flo
 int check_equal(mixture *m, sequence *made)
 {
     const shape *s = m->s;
-    uint8_t *want, *got;
     int bad = 0;
     begin(m, 1);
     launch_one_by_one(m);
-    want = finish(m);
-    begin(m, 1);
-    OK(sequence_launch(made, m->n_rows, m->counters, 0));
-    got = finish(m);
+    uint8_t *want = finish(m), *got = run_sequence(m, made, 1);
     const float d[] = {difference(m, want, got, m->logits, s->n_experts),
                        difference(m, want, got, m->weights, s->n_used),
                        difference(m, want, got, m->hidden, s->n_used * s->n_ff),
@@ -348,65 +311,24 @@ int check_equal(mixture *m, sequence *made)
         bad |= !(x < 2e-2f);
     bad |= memcmp(want + ((uint8_t *)m->experts - m->arena), got + ((uint8_t *)m->experts - m->arena),
                   s->n_used * 4) != 0;
-    bad |= memcmp(want, m->initial, arena_bytes) == 0;
+    bad |= memcmp(want, m->initial, m->n_bytes) == 0;
     if (bad)
         printf("  logits %g weights %g hidden %g residual %g out %g\n", d[0], d[1], d[2], d[3], d[4]);
-    for (int i = 0; i < 50; i++) {
-        begin(m, 1);
-        OK(sequence_launch(made, m->n_rows, m->counters, 0));
-        uint8_t *again = finish(m);
-        if (memcmp(again, got, arena_bytes)) {
-            printf("  run %d gives other bits\n", i);
-            bad = 1;
-        }
-        free(again);
-    }
+    bad |= check_repeats(m, made, got);
     free(want);
     free(got);
     return bad;
 }
 
-int check_no_rows(mixture *m, sequence *made)
-{
-    begin(m, 0);
-    OK(sequence_launch(made, m->n_rows, m->counters, 0));
-    uint8_t *got = finish(m);
-    int bad = memcmp(got, m->initial, arena_bytes) != 0;
-    if (bad)
-        printf("  something is written for no rows\n");
-    free(got);
-    return bad;
-}
-
-int check_shape(mixture *m, const shape *s, int has_bulk)
+int check_shape(mixture *m, const shape *s)
 {
     make_mixture(m, s);
     sequence *made = make_sequence(m);
-    int bad = made ? check_equal(m, made) | check_no_rows(m, made) : has_bulk;
+    int bad = made ? check_equal(m, made) | check_no_rows(m, made) : m->has_bulk;
     printf("experts %s: %s\n", s->name, bad ? "FAILED" : made ? "ok" : "not on this device");
     free(made);
     free_mixture(m);
     return bad;
-}
-
-int make_world(mixture *m, int *has_bulk)
-{
-    struct sharpi_error err = SHARPI_ERROR_INIT;
-    m->initial = (uint8_t *)malloc(arena_bytes);
-    for (uint64_t i = 0; i < arena_bytes / 4; i++)
-        ((float *)m->initial)[i] = (float)(int32_t)(random_bits() << 8) / 0x1p31f;
-    OK(cudaDeviceGetAttribute(has_bulk, cudaDevAttrComputeCapabilityMajor, 0));
-    *has_bulk = *has_bulk >= 9;
-    OK(cudaMalloc(&m->arena, arena_bytes));
-    OK(cudaMalloc(&m->n_rows, 4));
-    m->batch.n_rows[0] = m->batch.n_rows[1] = m->n_rows;
-    if (matmul_context_create(&m->ctx, 0, 0, NULL, &err)) {
-        printf("experts: %s\n", err.text);
-        return 1;
-    }
-    OK(cudaMalloc(&m->counters, sequence_memory_bytes(m->ctx)));
-    OK(cudaMemset(m->counters, 0, SEQUENCE_COUNTER_BYTES));
-    return 0;
 }
 
 } // namespace
@@ -425,9 +347,9 @@ int test_experts(int bench)
         {"narrow", 64, 96, 3, 3, SHARPI_TYPE_Q8_0, SHARPI_TYPE_Q8_0, SHARPI_ACT_SILU, 0, 1, 0, 0},
     };
     mixture m = {};
-    int has_bulk, bad = make_world(&m, &has_bulk);
+    int bad = open_world(&m, 2 << 20);
     (void)bench;
     for (const shape &s : shapes)
-        bad |= !bad && check_shape(&m, &s, has_bulk);
+        bad |= !bad && check_shape(&m, &s);
     return bad;
 }

@@ -12,15 +12,12 @@
 
 #include <sharpi/plugin/graph.h>
 
-#include "../../plugins/backend-cuda/kernels/sequence.h"
-#include "random.cuh"
+#include "sequence-world.cuh"
 
 int test_sequence(int bench);
 
 namespace
 {
-
-const uint64_t arena_bytes = 4 << 20;
 
 struct shape {
     const char *name;
@@ -31,13 +28,7 @@ struct shape {
     uint32_t gate_width; /* 0: no such products */
 };
 
-struct layer {
-    matmul_context *ctx;
-    uint8_t *arena, *initial, *counters;
-    uint64_t used;
-    int has_bulk; /* the device can run sequences */
-    int32_t *n_rows;
-    rows_batch batch;
+struct layer : sequence_world {
     cuda_matrix q, k, v, o, gate, up, down, narrow, widen, other;
     rows_step *steps[7];
     matmul_args products[6];
@@ -92,19 +83,6 @@ cuda_matrix make_matrix(int32_t type, uint64_t n_in, uint64_t n_out)
     cudaFree(staging);
     free(file);
     return m;
-}
-
-/* ---- Memory: one arena of small floats */
-
-void *take(layer *l, uint64_t n_bytes)
-{
-    uint8_t *p = l->arena + l->used;
-    l->used += (n_bytes + 255) / 256 * 256;
-    if (l->used > arena_bytes) {
-        printf("sequence: the arena is too small\n");
-        exit(1);
-    }
-    return p;
 }
 
 row_operand take_row(layer *l, uint64_t n_bytes)
@@ -332,25 +310,11 @@ sequence *make_sequence(const layer *l)
 
 /* ---- Comparing */
 
-void begin(layer *l, int32_t n_rows)
-{
-    OK(cudaMemcpy(l->arena, l->initial, arena_bytes, cudaMemcpyHostToDevice));
-    OK(cudaMemcpy(l->n_rows, &n_rows, 4, cudaMemcpyHostToDevice));
-}
-
-float *finish(const layer *l)
-{
-    float *copy = (float *)malloc(arena_bytes);
-    OK(cudaDeviceSynchronize());
-    OK(cudaMemcpy(copy, l->arena, arena_bytes, cudaMemcpyDeviceToHost));
-    return copy;
-}
-
 /* Words that differ by more than rounding does. Codes are words of four bytes that may differ by one. */
-uint64_t count_different(const float *a, const float *b)
+uint64_t count_different(const float *a, const float *b, uint64_t n_words)
 {
     uint64_t n = 0;
-    for (uint64_t i = 0; i < arena_bytes / 4; i++) {
+    for (uint64_t i = 0; i < n_words; i++) {
         const int8_t *x = (const int8_t *)(a + i), *y = (const int8_t *)(b + i);
         int bytes = 1;
         for (int k = 0; k < 4; k++)
@@ -362,44 +326,16 @@ uint64_t count_different(const float *a, const float *b)
 
 int check_equal(layer *l, sequence *s)
 {
-    float *want, *got, *again;
-    int bad;
     begin(l, 1);
     launch_one_by_one(l);
-    want = finish(l);
-    begin(l, 1);
-    OK(sequence_launch(s, l->n_rows, l->counters, 0));
-    got = finish(l);
-    bad = count_different(want, got) != 0;
+    uint8_t *want = finish(l), *got = run_sequence(l, s, 1);
+    const uint64_t n = count_different((const float *)want, (const float *)got, l->n_bytes / 4);
+    int bad = n != 0;
     if (bad)
-        printf("  %llu of %llu words differ\n", (unsigned long long)count_different(want, got),
-               (unsigned long long)(l->used / 4));
-    bad |= memcmp(want, l->initial, arena_bytes) == 0;
-    for (int i = 0; i < 50; i++) {
-        begin(l, 1);
-        OK(sequence_launch(s, l->n_rows, l->counters, 0));
-        again = finish(l);
-        if (memcmp(again, got, arena_bytes)) {
-            printf("  run %d gives other bits\n", i);
-            bad = 1;
-        }
-        free(again);
-    }
+        printf("  %llu of %llu words differ\n", (unsigned long long)n, (unsigned long long)(l->used / 4));
+    bad |= memcmp(want, l->initial, l->n_bytes) == 0;
+    bad |= check_repeats(l, s, got);
     free(want);
-    free(got);
-    return bad;
-}
-
-int check_no_rows(layer *l, sequence *s)
-{
-    float *got;
-    int bad;
-    begin(l, 0);
-    OK(sequence_launch(s, l->n_rows, l->counters, 0));
-    got = finish(l);
-    bad = memcmp(got, l->initial, arena_bytes) != 0;
-    if (bad)
-        printf("  something is written for no rows\n");
     free(got);
     return bad;
 }
@@ -451,25 +387,6 @@ int check_shape(layer *l, const shape *s)
     return bad;
 }
 
-int make_world(layer *l)
-{
-    struct sharpi_error err = SHARPI_ERROR_INIT;
-    l->initial = (uint8_t *)malloc(arena_bytes);
-    for (uint64_t i = 0; i < arena_bytes / 4; i++)
-        ((float *)l->initial)[i] = (float)(int32_t)(random_bits() << 8) / 0x1p31f;
-    OK(cudaDeviceGetAttribute(&l->has_bulk, cudaDevAttrComputeCapabilityMajor, 0));
-    l->has_bulk = l->has_bulk >= 9;
-    OK(cudaMalloc(&l->arena, arena_bytes));
-    OK(cudaMalloc(&l->counters, SEQUENCE_COUNTER_BYTES));
-    OK(cudaMemset(l->counters, 0, SEQUENCE_COUNTER_BYTES));
-    OK(cudaMalloc(&l->n_rows, 4));
-    l->batch.n_rows[0] = l->batch.n_rows[1] = l->n_rows;
-    if (matmul_context_create(&l->ctx, 0, 0, NULL, &err) == SHARPI_OK)
-        return 0;
-    printf("sequence: %s\n", err.text);
-    return 1;
-}
-
 } // namespace
 
 int test_sequence(int bench)
@@ -492,7 +409,7 @@ int test_sequence(int bench)
         {"f32 of one block", 64, 96, 64, 2, 1, SHARPI_TYPE_F16, SHARPI_TYPE_F32, SHARPI_ACT_SILU, 0, 1, 4},
     };
     layer l = {};
-    int bad = make_world(&l);
+    int bad = open_world(&l, 4 << 20);
     (void)bench;
     for (const shape &s : shapes)
         bad |= !bad && check_shape(&l, &s);

@@ -21,25 +21,39 @@
 using sharpi::launch_next;
 using sharpi::launch_wait;
 
-/* Launches kernel(*params) where the kernel takes one struct by value. `overlap`: allow programmatic dependent launch (the device
- * must be of compute capability 9.0 or later). */
+/* Launches kernel(*params) where the kernel takes one struct by value, in clusters of n_cluster blocks along x. `overlap`: allow
+ * programmatic dependent launch. Clusters of more than one block and overlap need compute capability 9.0 or later. */
 template <typename Params>
-static inline int launch_kernel(void (*kernel)(Params), dim3 grid, dim3 block, size_t shared_bytes,
-                                cudaStream_t stream, int overlap, const Params *params)
+static inline int launch_clusters(void (*kernel)(Params), dim3 grid, dim3 block, uint32_t n_cluster,
+                                  size_t shared_bytes, cudaStream_t stream, int overlap, const Params *params)
 {
     cudaLaunchConfig_t config = {};
-    cudaLaunchAttribute attribute = {};
+    cudaLaunchAttribute attributes[2] = {};
     void *arguments[] = {const_cast<Params *>(params)};
 
     config.gridDim = grid;
     config.blockDim = block;
     config.dynamicSmemBytes = shared_bytes;
     config.stream = stream;
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-    config.attrs = &attribute;
-    config.numAttrs = overlap ? 1 : 0;
+    config.attrs = attributes;
+    if (n_cluster > 1) {
+        attributes[0].id = cudaLaunchAttributeClusterDimension;
+        attributes[0].val.clusterDim.x = n_cluster;
+        attributes[0].val.clusterDim.y = attributes[0].val.clusterDim.z = 1;
+        config.numAttrs = 1;
+    }
+    if (overlap) {
+        attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
+    }
     return (int)cudaLaunchKernelExC(&config, (const void *)kernel, arguments);
+}
+
+template <typename Params>
+static inline int launch_kernel(void (*kernel)(Params), dim3 grid, dim3 block, size_t shared_bytes,
+                                cudaStream_t stream, int overlap, const Params *params)
+{
+    return launch_clusters(kernel, grid, block, 1, shared_bytes, stream, overlap, params);
 }
 
 #endif

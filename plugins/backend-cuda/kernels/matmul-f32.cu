@@ -270,34 +270,27 @@ static uint32_t choose_split(const struct matmul_context *ctx, const f32_params 
     return split;
 }
 
+template <int NT> static int allow_shared(void)
+{
+    return (int)cudaFuncSetAttribute((const void *)f32_tile_kernel<NT>,
+                                     cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(f32_shared<NT>));
+}
+
+extern "C" int matmul_f32_prepare(void)
+{
+    int e = allow_shared<2>();
+    e = e ? e : allow_shared<4>();
+    return e ? e : allow_shared<8>();
+}
+
 template <int NT>
 static int launch_tiles(const struct matmul_context *ctx, f32_params *a, cudaStream_t stream)
 {
     const uint32_t n_tiles = (a->n_out + F32_ROWS - 1) / F32_ROWS,
                    n_groups = (a->n_rows + 8 * NT - 1) / (8 * NT);
-    cudaLaunchConfig_t config = {};
-    cudaLaunchAttribute attributes[2] = {};
-    void *arguments[] = {a};
-    const void *kernel = (const void *)f32_tile_kernel<NT>;
-    int e = (int)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                      sizeof(f32_shared<NT>));
     a->n_split = choose_split(ctx, a, n_tiles * n_groups);
-    config.gridDim = dim3(n_tiles * a->n_split, n_groups);
-    config.blockDim = dim3(F32_THREADS);
-    config.dynamicSmemBytes = sizeof(f32_shared<NT>);
-    config.stream = stream;
-    config.attrs = attributes;
-    if (a->n_split > 1) {
-        attributes[0].id = cudaLaunchAttributeClusterDimension;
-        attributes[0].val.clusterDim.x = a->n_split;
-        attributes[0].val.clusterDim.y = attributes[0].val.clusterDim.z = 1;
-        config.numAttrs = 1;
-    }
-    if (ctx->overlap) {
-        attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-        attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
-    }
-    return e ? e : (int)cudaLaunchKernelExC(&config, kernel, arguments);
+    return launch_clusters(f32_tile_kernel<NT>, dim3(n_tiles * a->n_split, n_groups), dim3(F32_THREADS),
+                           a->n_split, sizeof(f32_shared<NT>), stream, ctx->overlap, a);
 }
 
 extern "C" int matmul_f32_launch(const struct matmul_args *args, const struct matmul_part *part)

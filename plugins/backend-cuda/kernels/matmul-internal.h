@@ -29,6 +29,7 @@ extern "C" {
 
 /* Each sets the attributes of its kernels: a cudaError_t. */
 int matmul_gemv_prepare(const struct matmul_context *ctx);
+int matmul_f32_prepare(void);
 int matmul_tile_prepare(struct matmul_context *ctx); /* and finds out whether wgmma can be used */
 
 /* Any number of rows up to MATMUL_GEMV_ROWS; parts of any mixture of types except f32. */

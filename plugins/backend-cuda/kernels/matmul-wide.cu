@@ -1,6 +1,8 @@
 /* Launches the wgmma kernels of matmul-wide.cuh: how many weight rows a block takes, and how many blocks share a tile. */
 #include "matmul-wide.cuh"
 
+#include "launch.h"
+
 enum { WIDE_SIZES = 4, WIDE_FEW_ACTS = 2 };
 
 static const struct wide_kernels *kernels_of(int32_t type)
@@ -17,31 +19,6 @@ static int room_of(const struct matmul_context *ctx)
 }
 
 /* ---- Launching ---- */
-
-static int launch_cluster(const struct matmul_context *ctx, void (*kernel)(wide_params), uint32_t n_blocks,
-                          uint32_t n_threads, uint32_t shared_bytes, cudaStream_t stream, wide_params *a)
-{
-    cudaLaunchConfig_t config = {};
-    cudaLaunchAttribute attributes[2] = {};
-    void *arguments[] = {a};
-
-    config.gridDim = dim3(n_blocks);
-    config.blockDim = dim3(n_threads);
-    config.dynamicSmemBytes = shared_bytes;
-    config.stream = stream;
-    config.attrs = attributes;
-    if (a->n_split > 1) {
-        attributes[0].id = cudaLaunchAttributeClusterDimension;
-        attributes[0].val.clusterDim.x = a->n_split;
-        attributes[0].val.clusterDim.y = attributes[0].val.clusterDim.z = 1;
-        config.numAttrs = 1;
-    }
-    if (ctx->overlap) {
-        attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-        attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
-    }
-    return (int)cudaLaunchKernelExC(&config, (const void *)kernel, arguments);
-}
 
 /* How many clusters of each size run at once: some SMs are left over. */
 static int count_clusters(struct matmul_context *ctx)
@@ -186,7 +163,7 @@ int wide_go(const struct matmul_context *ctx, struct tile_params *tile, int32_t 
     a.exchange = p.exchange;
     uint64_t most = tile->starts ? (uint64_t)tile->n_rows * tile->n_row_tiles : p.n_tiles;
     uint32_t clusters = (uint32_t)ctx->wide_clusters[p.n_split];
-    return launch_cluster(ctx, kernels_of(type)->kernel[size],
-                          (most < clusters ? (uint32_t)most : clusters) * p.n_split,
-                          32 * (p.groups + WIDE_COPIERS), p.shared_bytes, stream, &a);
+    return launch_clusters(
+        kernels_of(type)->kernel[size], dim3((most < clusters ? (uint32_t)most : clusters) * p.n_split),
+        dim3(32 * (p.groups + WIDE_COPIERS)), p.n_split, p.shared_bytes, stream, ctx->overlap, &a);
 }

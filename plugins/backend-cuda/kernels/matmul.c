@@ -29,7 +29,8 @@ int32_t matmul_context_create(struct matmul_context **out, int device, int use_b
         return sharpi_fail(err, SHARPI_ENOMEM, "cuda: out of host memory for the matrix products");
     ctx->device = device;
     ctx->gemv_blocks = 2;
-    if ((e = read_device(ctx)) || (e = matmul_gemv_prepare(ctx)) || (e = matmul_tile_prepare(ctx))) {
+    if ((e = read_device(ctx)) || (e = matmul_gemv_prepare(ctx)) || (e = matmul_f32_prepare()) ||
+        (e = matmul_tile_prepare(ctx))) {
         free(ctx);
         return sharpi_fail(
             err, SHARPI_EDEVICE,
