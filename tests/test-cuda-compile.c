@@ -271,6 +271,82 @@ static void parts_take_turns_in_scratch(void)
     each_fixture(check_parts);
 }
 
+/* The matrices of products become q8_0, which is all that a program on paper knows of them. */
+static uint32_t quantize_weights(const struct sharpi_graph_view *graph)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < graph->n_ops; i++) {
+        struct sharpi_tensor *w = (struct sharpi_tensor *)(uintptr_t)graph->ops[i]->w[0];
+        if (graph->ops[i]->kind != SHARPI_OP_LINEAR || !w || w->ne[0] % 32)
+            continue;
+        w->type = SHARPI_TYPE_Q8_0;
+        w->n_bytes = sharpi_row_bytes(w->type, w->ne[0]) * w->ne[1];
+        n++;
+    }
+    return n;
+}
+
+/* Whether a product's output reaches this cell, through a GLU or not. */
+static int comes_from_step(const struct flow *flow, const struct step *step, int32_t cell)
+{
+    for (uint32_t i = 0; i < step->n; i++) {
+        const int32_t out = step_node(flow, step, i)->out;
+        if (out == cell)
+            return 1;
+        for (uint32_t k = 0; k < flow->n_nodes; k++) {
+            const struct node *glu = &flow->nodes[k];
+            if (glu->kind == NODE_GLU && glu->out == cell && (glu->in[0] == out || glu->in[1] == out))
+                return 1;
+        }
+    }
+    return 0;
+}
+
+/* Codes that a product may write itself, in place of the step after it, lie apart from what it reads. The number of such codes. */
+static uint32_t check_codes(const struct flow *flow)
+{
+    uint32_t n = 0, wrong = 0;
+    for (uint32_t i = 0; i < flow->n_steps; i++) {
+        const struct step *step = &flow->steps[i];
+        for (uint32_t k = 0; k < flow->n_nodes && step->kind == STEP_MATMUL; k++) {
+            const struct node *quantize = &flow->nodes[k];
+            const struct cell *codes = &flow->cells[quantize->out];
+            if (quantize->kind != NODE_QUANTIZE || quantize->index != ACT_Q8 ||
+                !comes_from_step(flow, step, quantize->in[0]))
+                continue;
+            n++;
+            for (uint32_t f = 0; f < ACT_COUNT; f++) {
+                const struct cell *in = step->act[f] < 0 ? NULL : &flow->cells[step->act[f]];
+                if (in && in->place == PLACE_ARENA)
+                    wrong += in->offset < codes->offset + codes->stride * flow_rows(flow, codes->rows) &&
+                             codes->offset < in->offset + in->stride * flow_rows(flow, in->rows);
+            }
+        }
+    }
+    CU_ASSERT_EQUAL(wrong, 0);
+    return n;
+}
+
+static uint32_t n_codes;
+
+static void check_quantized(const struct fixture *f, struct sharpi_model *model)
+{
+    struct sharpi_compile request = request_of(model);
+    struct sharpi_program *program;
+    (void)f;
+    CU_ASSERT(quantize_weights(request.graph) > 0);
+    program = compile(&request);
+    check_arena(&program->flow);
+    n_codes += check_codes(&program->flow);
+    cuda_program_destroy(program);
+}
+
+static void codes_lie_apart_from_inputs(void)
+{
+    each_fixture(check_quantized);
+    CU_ASSERT(n_codes > 0);
+}
+
 static void ops_of_an_architecture_are_refused(void)
 {
     struct sharpi_error err = SHARPI_ERROR_INIT;
@@ -299,6 +375,7 @@ int main(void)
     CU_add_test(suite, "glu has a variant without it", glu_has_a_variant_without_it);
     CU_add_test(suite, "halves carry what crosses them", halves_carry_what_crosses_them);
     CU_add_test(suite, "parts take turns in scratch", parts_take_turns_in_scratch);
+    CU_add_test(suite, "codes lie apart from inputs", codes_lie_apart_from_inputs);
     CU_add_test(suite, "ops of an architecture are refused", ops_of_an_architecture_are_refused);
     CU_basic_set_mode(CU_BRM_VERBOSE);
     CU_basic_run_tests();

@@ -118,19 +118,37 @@ static int32_t place_in_arena(struct placing *placing, const struct node *node, 
     return SHARPI_OK;
 }
 
-/* Formats of an attention's output that it may write itself: their memory is theirs from its step on. */
-static int32_t place_formats(struct placing *placing, const struct node *attention, int32_t position,
+/* Whether `cell` is the node's output, or what it becomes by a GLU. */
+static int32_t comes_from(const struct flow *flow, int32_t cell, const struct node *node)
+{
+    if (cell == node->out)
+        return 1;
+    for (uint32_t i = 0; i < flow->n_nodes && node->kind == NODE_MATMUL; i++) {
+        const struct node *glu = &flow->nodes[i];
+        if (glu->kind == NODE_GLU && glu->out == cell)
+            return glu->in[0] == node->out || glu->in[1] == node->out;
+    }
+    return 0;
+}
+
+/* Formats of the output of attention or a product that it may write itself: their memory is theirs from its step on, as it writes them
+ * while its inputs are still read. */
+static int32_t place_formats(struct placing *placing, const struct node *maker, int32_t position,
                              struct sharpi_error *err)
 {
     struct flow *flow = placing->flow;
     int32_t status = SHARPI_OK;
     for (uint32_t i = 0; i < flow->n_nodes && !status; i++) {
         const struct node *node = &flow->nodes[i];
-        if (node->kind != NODE_QUANTIZE || node->in[0] != attention->out ||
-            !(flow->traits->attention_formats >> node->index & 1))
+        struct cell *cell;
+        if (node->kind != NODE_QUANTIZE || !(flow->traits->early_formats >> node->index & 1) ||
+            !comes_from(flow, node->in[0], maker))
             continue;
-        flow->cells[node->out].made_step = attention->step;
-        status = place_in_arena(placing, attention, &flow->cells[node->out], position, err);
+        cell = &flow->cells[node->out];
+        if (cell->storage >= 0)
+            continue;
+        cell->made_step = maker->step;
+        status = place_in_arena(placing, node, cell, position, err);
     }
     return status;
 }
@@ -141,7 +159,7 @@ static int32_t place_node(struct placing *placing, int32_t position, struct shar
     const struct node *node = &flow->nodes[flow->schedule[position]];
     int32_t cells[NODE_MAX_CELLS], status = SHARPI_OK;
     uint32_t n = node_writes(node, cells);
-    if (node->kind == NODE_ATTENTION && flow->traits->attention_formats)
+    if ((node->kind == NODE_ATTENTION || node->kind == NODE_MATMUL) && flow->traits->early_formats)
         status = place_formats(placing, node, position, err);
     for (uint32_t i = 0; i < n && !status; i++) {
         struct cell *cell = root_of(flow, cells[i]);

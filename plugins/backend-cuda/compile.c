@@ -237,7 +237,7 @@ static const struct flow_traits traits = {
                   KIND(NODE_COPY_TAP),
     .max_best = TOPK_MAX,
     .attention_appends = 1,
-    .attention_formats = 1u << ACT_Q8,
+    .early_formats = 1u << ACT_Q8,
     .embeds_weights = 1,
     .format_row_bytes = format_row_bytes,
     .weight = weight_add,

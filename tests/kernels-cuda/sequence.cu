@@ -26,6 +26,7 @@ struct shape {
     int32_t activation;
     int bias, has_rope;
     uint32_t gate_width; /* 0: no such products */
+    int overlap;         /* the hidden row's codes are where gate and up read theirs */
 };
 
 struct layer : sequence_world {
@@ -245,10 +246,10 @@ void make_layer(layer *l, const shape *s)
 {
     const uint32_t d = s->width, wide = s->n_heads * s->head_dim, kv = s->n_kv_heads * s->head_dim;
     row_operand residual = take_row(l, d * 4), made = take_row(l, d * 4), x = take_row(l, d * 4),
-                codes = take_row(l, act_row_bytes(ACT_Q8, d)), q = take_row(l, wide * 4),
-                k = take_row(l, kv * 4), v = take_row(l, kv * 4),
+                codes = take_row(l, act_row_bytes(ACT_Q8, s->overlap ? s->n_ff : d)),
+                q = take_row(l, wide * 4), k = take_row(l, kv * 4), v = take_row(l, kv * 4),
                 q_codes = take_row(l, act_row_bytes(ACT_Q8, wide)), hidden = take_row(l, s->n_ff * 4),
-                hidden_codes = take_row(l, act_row_bytes(ACT_Q8, s->n_ff)),
+                hidden_codes = s->overlap ? codes : take_row(l, act_row_bytes(ACT_Q8, s->n_ff)),
                 times = take_row(l, s->gate_width * 4);
     row_op quantize = format_of(wide, q, q_codes), quantize_hidden = format_of(s->n_ff, hidden, hidden_codes);
     rows_chain one = {&quantize, 1}, two = {&quantize_hidden, 1};
@@ -393,6 +394,8 @@ int test_sequence(int bench)
 {
     static const shape shapes[] = {
         {"q4_0", 3840, 15360, 256, 16, 8, SHARPI_TYPE_Q4_0, SHARPI_TYPE_Q4_0, SHARPI_ACT_GELU_TANH, 0, 1},
+        {"q4_0, codes in one place", 3840, 15360, 256, 16, 8, SHARPI_TYPE_Q4_0, SHARPI_TYPE_Q4_0,
+         SHARPI_ACT_GELU_TANH, 0, 1, 0, 1},
         {"q4_k q6_k", 2048, 6144, 128, 32, 4, SHARPI_TYPE_Q4_K, SHARPI_TYPE_Q6_K, SHARPI_ACT_SILU, 1, 1},
         {"q8_0", 2560, 10240, 256, 8, 2, SHARPI_TYPE_Q8_0, SHARPI_TYPE_Q8_0, SHARPI_ACT_GELU_TANH, 0, 0},
         {"bf16", 1024, 3072, 64, 16, 8, SHARPI_TYPE_BF16, SHARPI_TYPE_F16, SHARPI_ACT_SILU, 1, 1},
