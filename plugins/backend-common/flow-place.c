@@ -22,6 +22,16 @@ static struct cell *root_of(const struct flow *flow, int32_t cell)
     return &flow->cells[flow->cells[cell].parent];
 }
 
+/* The logits that experts were chosen from stay until these are done: every part of their work may choose anew. */
+static void keep_logits(struct flow *flow, const struct node *experts)
+{
+    for (uint32_t i = 0; i < flow->n_nodes && experts->kind == NODE_EXPERTS; i++) {
+        const struct node *route = &flow->nodes[i];
+        if (route->kind == NODE_ROUTE && route->out == experts->in[0])
+            root_of(flow, route->in[0])->last_step = experts->step;
+    }
+}
+
 static void find_last_uses(struct flow *flow)
 {
     for (uint32_t i = 0; i < flow->n_cells; i++) {
@@ -38,6 +48,7 @@ static void find_last_uses(struct flow *flow)
             cell->last_step = node->step > cell->last_step ? node->step : cell->last_step;
             cell->last_position = (int32_t)i;
         }
+        keep_logits(flow, node);
     }
 }
 

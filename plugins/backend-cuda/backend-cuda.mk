@@ -27,6 +27,7 @@ cuda_matmul_sources = \
 	plugins/backend-cuda/kernels/matmul-wide.cuh \
 	plugins/backend-cuda/kernels/matmul.c \
 	plugins/backend-cuda/kernels/matmul.h \
+	plugins/backend-cuda/kernels/sequence-check.cu \
 	plugins/backend-cuda/kernels/sequence-experts.cuh \
 	plugins/backend-cuda/kernels/sequence-f32.cuh \
 	plugins/backend-cuda/kernels/sequence-product.cuh \

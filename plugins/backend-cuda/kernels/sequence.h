@@ -57,6 +57,9 @@ int sequence_end(struct sequence *sequence);
 int sequence_launch(const struct sequence *sequence, const int32_t *n_rows_dev, void *counters,
                     cudaStream_t stream);
 
+/* For tests: places that a block may write while another still reads them (sequence-check.cu). 0 after sequence_end. */
+uint32_t sequence_conflicts(const struct sequence *sequence);
+
 #ifdef SEQUENCE_TRACE
 void sequence_trace_print(void); /* sequence-trace.cuh */
 #endif
