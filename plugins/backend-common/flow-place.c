@@ -129,17 +129,15 @@ static int32_t place_in_arena(struct placing *placing, const struct node *node, 
     return SHARPI_OK;
 }
 
-/* Whether `cell` is the node's output, or what it becomes by a GLU. */
-static int32_t comes_from(const struct flow *flow, int32_t cell, const struct node *node)
+/* What a product's output becomes by a GLU; -1: there is none. */
+static int32_t activated_cell(const struct flow *flow, const struct node *product)
 {
-    if (cell == node->out)
-        return 1;
-    for (uint32_t i = 0; i < flow->n_nodes && node->kind == NODE_MATMUL; i++) {
+    for (uint32_t i = 0; i < flow->n_nodes && product->kind == NODE_MATMUL; i++) {
         const struct node *glu = &flow->nodes[i];
-        if (glu->kind == NODE_GLU && glu->out == cell)
-            return glu->in[0] == node->out || glu->in[1] == node->out;
+        if (glu->kind == NODE_GLU && (glu->in[0] == product->out || glu->in[1] == product->out))
+            return glu->out;
     }
-    return 0;
+    return -1;
 }
 
 /* Formats of the output of attention or a product that it may write itself: their memory is theirs from its step on, as it writes them
@@ -148,12 +146,13 @@ static int32_t place_formats(struct placing *placing, const struct node *maker, 
                              struct sharpi_error *err)
 {
     struct flow *flow = placing->flow;
+    const int32_t activated = activated_cell(flow, maker);
     int32_t status = SHARPI_OK;
     for (uint32_t i = 0; i < flow->n_nodes && !status; i++) {
         const struct node *node = &flow->nodes[i];
         struct cell *cell;
         if (node->kind != NODE_QUANTIZE || !(flow->traits->early_formats >> node->index & 1) ||
-            !comes_from(flow, node->in[0], maker))
+            (node->in[0] != maker->out && node->in[0] != activated))
             continue;
         cell = &flow->cells[node->out];
         if (cell->storage >= 0)
