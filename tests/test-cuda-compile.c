@@ -327,6 +327,19 @@ static uint32_t check_codes(const struct flow *flow)
     return n;
 }
 
+/* The logits that experts are chosen from live as long as the experts' step, in which parts of a sequence choose anew. */
+static void check_logits(const struct flow *flow)
+{
+    for (uint32_t i = 0; i < flow->n_nodes; i++) {
+        const struct node *route = &flow->nodes[i];
+        for (uint32_t k = 0; k < flow->n_nodes && route->kind == NODE_ROUTE; k++) {
+            const struct node *experts = &flow->nodes[k];
+            if (experts->kind == NODE_EXPERTS && experts->in[0] == route->out)
+                CU_ASSERT(flow->cells[route->in[0]].last_step >= experts->step);
+        }
+    }
+}
+
 /* No block of a sequence writes what another may still read. The number of sequences. */
 static uint32_t check_sequences(struct sharpi_program *program)
 {
@@ -353,6 +366,7 @@ static void check_quantized(const struct fixture *f, struct sharpi_model *model)
     struct sharpi_program *program;
     (void)f;
     program = compile(&request);
+    check_logits(&program->flow);
     n_sequences += check_sequences(program);
     cuda_program_destroy(program);
     CU_ASSERT(quantize_weights(request.graph) > 0);

@@ -25,7 +25,7 @@ static struct cell *root_of(const struct flow *flow, int32_t cell)
 /* The logits that experts were chosen from stay until these are done: every part of their work may choose anew. */
 static void keep_logits(struct flow *flow, const struct node *experts)
 {
-    for (uint32_t i = 0; i < flow->n_nodes && experts->kind == NODE_EXPERTS; i++) {
+    for (uint32_t i = 0; i < flow->n_nodes; i++) {
         const struct node *route = &flow->nodes[i];
         if (route->kind == NODE_ROUTE && route->out == experts->in[0])
             root_of(flow, route->in[0])->last_step = experts->step;
@@ -48,7 +48,8 @@ static void find_last_uses(struct flow *flow)
             cell->last_step = node->step > cell->last_step ? node->step : cell->last_step;
             cell->last_position = (int32_t)i;
         }
-        keep_logits(flow, node);
+        if (node->kind == NODE_EXPERTS)
+            keep_logits(flow, node);
     }
 }
 
@@ -132,7 +133,7 @@ static int32_t place_in_arena(struct placing *placing, const struct node *node, 
 /* What a product's output becomes by a GLU; -1: there is none. */
 static int32_t activated_cell(const struct flow *flow, const struct node *product)
 {
-    for (uint32_t i = 0; i < flow->n_nodes && product->kind == NODE_MATMUL; i++) {
+    for (uint32_t i = 0; i < flow->n_nodes; i++) {
         const struct node *glu = &flow->nodes[i];
         if (glu->kind == NODE_GLU && (glu->in[0] == product->out || glu->in[1] == product->out))
             return glu->out;
@@ -146,7 +147,7 @@ static int32_t place_formats(struct placing *placing, const struct node *maker, 
                              struct sharpi_error *err)
 {
     struct flow *flow = placing->flow;
-    const int32_t activated = activated_cell(flow, maker);
+    const int32_t activated = maker->kind == NODE_MATMUL ? activated_cell(flow, maker) : -1;
     int32_t status = SHARPI_OK;
     for (uint32_t i = 0; i < flow->n_nodes && !status; i++) {
         const struct node *node = &flow->nodes[i];

@@ -147,9 +147,8 @@ struct flow_traits {
     uint64_t max_local;         /* bytes of local scratch that a row of a step may have */
     uint32_t max_best;          /* as sharpi_backend.max_best */
     uint32_t attention_appends; /* attention takes k and v itself: no NODE_APPEND */
-    uint32_t
-        early_formats; /* bits: formats that attention and products may write themselves, in place of a later step */
-    uint32_t embeds_weights;                                   /* tables of NODE_EMBED are weights too */
+    uint32_t early_formats;     /* bits: formats that attention and products may write themselves, early */
+    uint32_t embeds_weights;    /* tables of NODE_EMBED are weights too */
     uint64_t (*format_row_bytes)(uint32_t format, uint64_t n); /* a multiple of 64 */
     /* The weight's number and the input formats (bits) that its products may want. The same tensor again: the same number. */
     int32_t (*weight)(struct flow *flow, const struct sharpi_tensor *tensor, int32_t *out, uint32_t *formats,

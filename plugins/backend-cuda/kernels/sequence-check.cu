@@ -14,8 +14,10 @@ struct range {
     bool same_thread; /* read only by the thread that writes the same element */
 };
 
+enum { MOST = MATMUL_MAX_PARTS + 2 * SEQ_MAX_CHAINS + 8 }; /* of one kind in a stage, its norms included */
+
 struct accesses {
-    range reads[24], writes[24];
+    range reads[MOST], writes[MOST];
     uint32_t n_reads, n_writes;
 };
 
@@ -33,8 +35,7 @@ void write(accesses &x, const void *first, uint64_t n_bytes)
 
 bool conflict(const range &r, const range &w)
 {
-    return r.first < w.first + w.n_bytes && w.first < r.first + r.n_bytes &&
-           !(r.same_thread && r.first == w.first);
+    return overlap(r.first, r.n_bytes, w.first, w.n_bytes) && !(r.same_thread && r.first == w.first);
 }
 
 uint32_t count(const accesses &x)
@@ -79,10 +80,11 @@ void add_experts(accesses &x, const seq_product &p, const seq_mixture &m)
     write(x, m.route.weights, 4ull * m.route.n_used);
 }
 
-void add_product(accesses &x, const seq_product &p, int kind)
+void add_product(accesses &x, const seq_stage &s)
 {
+    const seq_product &p = s.product;
     const uint64_t row = 4ull * p.part[0].n_out;
-    read(x, p.act, kind == SEQ_PRODUCT ? act_row_bytes(ACT_Q8, p.n_in) : 4ull * p.n_in, false);
+    read(x, p.act, input_bytes(s), false);
     read(x, p.times, row, true);
     for (uint32_t i = 0; i < p.n_parts / p.n_passes; i++) {
         read(x, p.part[i].epilogue == MATMUL_ADD ? p.part[i].out : NULL, 4ull * p.part[i].n_out, true);
@@ -127,7 +129,7 @@ extern "C" uint32_t sequence_conflicts(const struct sequence *sequence)
         if (is_product(s) && s.product.n_pairs)
             add_experts(x, s.product, a->mixture);
         else if (is_product(s))
-            add_product(x, s.product, s.kind);
+            add_product(x, s);
         else if (s.kind == SEQ_HEADS)
             add_heads(x, s.heads);
         else if (s.kind == SEQ_GLU)

@@ -132,6 +132,18 @@ static __host__ __device__ __forceinline__ bool is_product(const seq_stage &s)
     return s.kind <= SEQ_PRODUCT_F32;
 }
 
+/* Bytes of the row that a dense product reads. */
+static inline uint64_t input_bytes(const seq_stage &s)
+{
+    return s.kind == SEQ_PRODUCT ? act_row_bytes(ACT_Q8, s.product.n_in) : 4ull * s.product.n_in;
+}
+
+static inline bool overlap(const void *a, uint64_t a_bytes, const void *b, uint64_t b_bytes)
+{
+    return a && b && (const uint8_t *)a < (const uint8_t *)b + b_bytes &&
+           (const uint8_t *)b < (const uint8_t *)a + a_bytes;
+}
+
 struct seq_units {
     uint32_t first, n;
 };

@@ -413,18 +413,6 @@ static void add_product(struct sequence *sequence, const seq_product *p, int kin
         a->slot_bytes = max(a->slot_bytes, (uint32_t)p->part[i].slab_bytes);
 }
 
-static bool overlap(const void *a, uint64_t a_bytes, const void *b, uint64_t b_bytes)
-{
-    return a && b && (const uint8_t *)a < (const uint8_t *)b + b_bytes &&
-           (const uint8_t *)b < (const uint8_t *)a + a_bytes;
-}
-
-/* Bytes of the row that a product reads. */
-static uint64_t input_bytes(const seq_product *p, int kind)
-{
-    return kind == SEQ_PRODUCT ? act_row_bytes(ACT_Q8, p->n_in) : 4ull * p->n_in;
-}
-
 /* f32 rows are copied and multiplied by fours, and activate no pairs. */
 static bool can_be_f32(const struct matmul_args *args, const struct cuda_matrix *m)
 {
@@ -574,7 +562,7 @@ static bool join_format(struct sequence *sequence, const match_launch *l)
     seq_product *product = &last->product;
     if (product->codes || product->n_pairs || product->n_parts != product->n_passes || p.width % 32 ||
         p.width != product->part[0].n_out || (const float *)p.gate != product->part[0].out ||
-        overlap(product->act, input_bytes(product, last->kind), p.codes, act_row_bytes(ACT_Q8, p.width)))
+        overlap(product->act, input_bytes(*last), p.codes, act_row_bytes(ACT_Q8, p.width)))
         return false;
     product->codes = p.codes;
     product->unit_step = 2;
@@ -592,7 +580,7 @@ static bool join_glu(struct sequence *sequence, const match_launch *l)
     seq_product *product = &last->product;
     if (product->times || product->n_parts != 1 || p.width != product->part[0].n_out ||
         (const float *)p.gate != product->part[0].out ||
-        overlap(product->act, input_bytes(product, last->kind), p.out, 4ull * p.width))
+        overlap(product->act, input_bytes(*last), p.out, 4ull * p.width))
         return false;
     product->times = (const float *)p.up;
     product->made = (float *)p.out;
