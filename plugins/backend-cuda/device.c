@@ -4,6 +4,7 @@
 #include "kernels/matmul-blas.h"
 #include "kernels/matmul.h"
 
+#include <pthread.h>
 #include <stdio.h>
 
 #define MIN_COMPUTE_MAJOR 8
@@ -79,6 +80,20 @@ static void log_line(const struct sharpi_host *host, int32_t level, const char *
     host->log(host, level, "backend-cuda", line);
 }
 
+/* Runtimes that cannot tell are taken to share. */
+static int32_t is_shared(int32_t index)
+{
+#if CUDART_VERSION >= 13000
+    int shared = 0;
+    if (cudaDeviceGetAttribute(&shared, cudaDevAttrMpsEnabled, index) == cudaSuccess)
+        return shared != 0;
+    cudaGetLastError();
+#else
+    (void)index;
+#endif
+    return 1;
+}
+
 static int32_t check_device(struct sharpi_device *device, struct sharpi_error *err)
 {
     struct cudaDeviceProp properties;
@@ -94,6 +109,7 @@ static int32_t check_device(struct sharpi_device *device, struct sharpi_error *e
     device->compute_major = (uint32_t)properties.major;
     device->overlap = device->backend->use_overlap && properties.major >= 9;
     device->sequences = device->backend->use_sequences && properties.major >= 9;
+    device->is_shared = is_shared(device->index);
     return SHARPI_OK;
 }
 
@@ -193,4 +209,30 @@ void cuda_device_close(struct sharpi_device *device)
     if (device->stream)
         cudaStreamDestroy(device->stream);
     device->host->free(device->host, device);
+}
+
+/* ---- Turns */
+
+enum {
+    MAX_TURNS = 64
+}; /* GPUs with the same number modulo this take turns with each other, which is slow and right */
+
+static pthread_mutex_t turns[MAX_TURNS];
+static pthread_once_t turns_made = PTHREAD_ONCE_INIT;
+
+static void make_turns(void)
+{
+    for (int i = 0; i < MAX_TURNS; i++)
+        pthread_mutex_init(&turns[i], NULL);
+}
+
+void cuda_turn_begin(const struct sharpi_device *device)
+{
+    pthread_once(&turns_made, make_turns);
+    pthread_mutex_lock(&turns[device->index % MAX_TURNS]);
+}
+
+void cuda_turn_end(const struct sharpi_device *device)
+{
+    pthread_mutex_unlock(&turns[device->index % MAX_TURNS]);
 }

@@ -48,8 +48,10 @@ struct sharpi_device {
     uint64_t runtime_bytes; /* that the driver took for its context when this device was opened */
     int32_t index;
     uint32_t n_sms, compute_major;
-    int32_t overlap;    /* programmatic dependent launch */
-    int32_t sequences;  /* kernels whose blocks wait for each other: 0 once the driver has refused one */
+    int32_t overlap;   /* programmatic dependent launch */
+    int32_t sequences; /* kernels whose blocks wait for each other: 0 once the driver has refused one */
+    int32_t
+        is_shared; /* other processes' kernels run beside this one's (MPS): those kernels are cooperative launches then */
     uint32_t n_threads; /* of the host, for loading; 0: one per core, at most 8 */
 };
 
@@ -61,6 +63,11 @@ int32_t cuda_device_info(void *ctx, uint32_t index, struct sharpi_device_info *i
 int32_t cuda_device_open(void *ctx, uint32_t index, const struct sharpi_device_options *options,
                          struct sharpi_device **out, struct sharpi_error *err);
 void cuda_device_close(struct sharpi_device *device);
+
+/* Around what launches sequences, until they have ended: a GPU runs those of one caller at a time, whichever device objects of the process
+ * they belong to. */
+void cuda_turn_begin(const struct sharpi_device *device);
+void cuda_turn_end(const struct sharpi_device *device);
 
 /* Fails with what the runtime says about `error` and forgets it; SHARPI_ENOMEM if it is memory that ran out. */
 int32_t cuda_fail(struct sharpi_error *err, int error, const char *what);

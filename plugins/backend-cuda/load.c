@@ -267,15 +267,20 @@ static void drop_sequences(struct sharpi_program *program)
     }
 }
 
-/* Launches one for no row. The driver refuses it where it cannot promise that all blocks run at once, as it may be when several
+/* Launches one for no row, cooperatively. The driver refuses it where it cannot promise that all blocks run at once, as it may be when several
  * processes share a GPU; that is better known now than in the middle of a step. */
 static cudaError_t try_sequence(const struct sharpi_program *program, const struct sequence *sequence)
 {
     const struct layout *l = &program->layout;
     const int32_t *none = (const int32_t *)(const void *)(program->scratch + l->counts);
-    cudaError_t error =
-        (cudaError_t)sequence_launch(sequence, none, program->scratch + l->sequence, program->device->stream);
-    return error ? error : cudaStreamSynchronize(program->device->stream);
+    cudaError_t error;
+    cuda_turn_begin(program->device);
+    error = (cudaError_t)sequence_launch(sequence, none, program->scratch + l->sequence, 1,
+                                         program->device->stream);
+    if (!error)
+        error = cudaStreamSynchronize(program->device->stream);
+    cuda_turn_end(program->device);
+    return error;
 }
 
 static void check_sequences(struct sharpi_program *program)

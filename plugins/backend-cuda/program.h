@@ -143,7 +143,7 @@ struct gathered {
 struct graph_slot {
     cudaGraphExec_t exec;
     uint32_t uses;
-    uint32_t n_best; /* that it was captured for */
+    uint32_t n_best, max_length; /* that it was captured for */
     uint32_t is_broken;
 };
 
@@ -258,7 +258,8 @@ struct run {
     struct sharpi_program *program;
     const struct sharpi_batch *batch;
     uint32_t n_tokens, n_logits, n_seqs, max_seq_tokens; /* bounds: the bucket's, or exact */
-    uint32_t n_best, wants_rows;                         /* best candidates, whole rows of logits, or both */
+    uint32_t max_length;         /* of a sequence, with this step; a power of two or the context */
+    uint32_t n_best, wants_rows; /* best candidates, whole rows of logits, or both */
     uint32_t is_captured;
     cudaStream_t stream;
 };

@@ -65,6 +65,7 @@ static struct sharpi_kv_cuda_args attention_args(const struct run *run, const st
     args.max_tokens = run->n_tokens;
     args.max_seqs = run->n_seqs;
     args.max_seq_tokens = run->max_seq_tokens;
+    args.max_length = run->max_length;
     args.overlaps = run->program->device->overlap;
     return args;
 }
@@ -108,7 +109,8 @@ static int launch_sequence(const struct run *run, const struct launch *launch)
 {
     const struct sharpi_program *program = run->program;
     return sequence_launch(launch->sequence, step_count(program, launch->rows),
-                           program->scratch + program->layout.sequence, run->stream);
+                           program->scratch + program->layout.sequence, program->device->is_shared,
+                           run->stream);
 }
 
 static int launch_lookup(const struct run *run, const struct launch *launch)
@@ -336,20 +338,28 @@ static void copy_results(const struct run *run, const struct sharpi_run_io *io)
 
 /* ---- Steps */
 
-/* Makes the slot's graph if it has none for this number of candidates. One that cannot be made, for lack of memory perhaps, is
- * not tried again: such steps are launched, which is slower. */
+/* Whether the slot's graph does for this step. One for much longer sequences would, but has launches and blocks that only those need. */
+static int32_t fits(const struct graph_slot *slot, const struct run *run)
+{
+    return slot->n_best == run->n_best && slot->max_length >= run->max_length &&
+           slot->max_length / 4 <= run->max_length;
+}
+
+/* Makes the slot's graph if it has none that fits. One that cannot be made, for lack of memory perhaps, is not tried again: such steps
+ * are launched, which is slower. */
 static int32_t has_graph(const struct run *run, struct graph_slot *slot)
 {
     const struct sharpi_host *host = run->program->device->host;
     struct sharpi_error why = SHARPI_ERROR_INIT;
     char line[1100];
-    if (slot->exec && slot->n_best != run->n_best) {
+    if (slot->exec && !fits(slot, run)) {
         cudaGraphExecDestroy(slot->exec);
         slot->exec = NULL;
     }
     if (slot->exec || slot->is_broken)
         return !slot->is_broken;
     slot->n_best = run->n_best;
+    slot->max_length = run->max_length;
     slot->is_broken = capture(run, slot, &why) != SHARPI_OK;
     if (slot->is_broken) {
         snprintf(line, sizeof line, "steps of %u tokens are not replayed as graphs, which is slower: %s",
@@ -373,7 +383,22 @@ static int32_t run_plain(struct run *run, const struct sharpi_run_io *io, struct
     return status ? status : wait(run, err);
 }
 
-/* Bounds that are the batch's own numbers. */
+enum { LEAST_LENGTH = 256 }; /* that bounds say */
+
+/* A bound of the sequences' lengths after the step: a power of two, so that a growing sequence's graph is made anew only when it has
+ * doubled. */
+static uint32_t bound_of_lengths(const struct sharpi_program *program, const struct sharpi_batch *batch)
+{
+    uint32_t bound = LEAST_LENGTH;
+    for (uint32_t s = 0; s < batch->n_seqs; s++) {
+        const uint64_t length = (uint64_t)batch->seqs[s].length + batch->seqs[s].n_tokens;
+        while (bound < length && bound < program->max_length)
+            bound *= 2;
+    }
+    return bound < program->max_length ? bound : program->max_length;
+}
+
+/* Bounds that are the batch's own numbers, but for lengths. */
 static struct run exact_run(struct sharpi_program *program, const struct sharpi_batch *batch,
                             const struct sharpi_run_io *io)
 {
@@ -382,6 +407,7 @@ static struct run exact_run(struct sharpi_program *program, const struct sharpi_
                       .n_tokens = batch->n_tokens,
                       .n_logits = batch->n_logits,
                       .n_seqs = batch->n_seqs,
+                      .max_length = bound_of_lengths(program, batch),
                       .n_best = SHARPI_HAS(io, n_best) ? io->n_best : 0,
                       .wants_rows = io->logits != NULL,
                       .stream = program->device->stream};
@@ -395,6 +421,7 @@ static struct run exact_run(struct sharpi_program *program, const struct sharpi_
 int32_t cuda_run(struct sharpi_program *program, const struct sharpi_batch *batch,
                  const struct sharpi_run_io *io, struct sharpi_error *err)
 {
+    const int32_t takes_turns = program->device->sequences && !program->device->is_shared;
     struct run run, bounds;
     struct graph_slot *slot;
     int32_t status;
@@ -411,12 +438,16 @@ int32_t cuda_run(struct sharpi_program *program, const struct sharpi_batch *batc
     slot = find_slot(program, batch, &bounds);
     if ((status = batch_stage(program, batch, io, err)))
         return status;
+    if (takes_turns)
+        cuda_turn_begin(program->device);
     if (slot && slot->uses++ && has_graph(&bounds, slot)) {
         run = bounds;
         status = run_graph(&run, slot, err);
     } else {
         status = run_plain(&run, io, err);
     }
+    if (takes_turns)
+        cuda_turn_end(program->device);
     if (!status)
         copy_results(&run, io);
     return status;

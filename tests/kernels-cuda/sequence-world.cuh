@@ -70,7 +70,7 @@ uint8_t *finish(const sequence_world *w)
 uint8_t *run_sequence(sequence_world *w, const sequence *s, int32_t n_rows)
 {
     begin(w, n_rows);
-    OK(sequence_launch(s, w->n_rows, w->counters, 0));
+    OK(sequence_launch(s, w->n_rows, w->counters, 0, 0));
     return finish(w);
 }
 

@@ -348,7 +348,7 @@ int check_counters(layer *l, sequence *s)
     int bad = 0;
     begin(l, 1);
     for (int i = 0; i < 200; i++)
-        OK(sequence_launch(s, l->n_rows, l->counters, 0));
+        OK(sequence_launch(s, l->n_rows, l->counters, 0, 0));
     OK(cudaDeviceSynchronize());
     OK(cudaMemcpy(counters, l->counters, sizeof counters, cudaMemcpyDeviceToHost));
     for (uint32_t i = 0; i < sizeof counters; i++)

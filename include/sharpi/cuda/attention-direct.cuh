@@ -527,8 +527,11 @@ template <class F, int D, int fixed_d> struct direct_block {
         uint64_t at = 0; /* of the strip's tile, in both caches */
         const uint64_t fresh_at = job.has_fresh ? tile_at(job, job.length / tile_rows % ring_pages) : 0;
 
-        if (position < limit) {
+        if (position < limit)
             at = tile_at(job, slot);
+        if (!w.appends) /* a kernel before may have written what is read next */
+            launch_wait();
+        if (position < limit) {
             F::load_k(k, (const char *)a.k_cache + at, d, position % tile_rows, first_element);
             F::load_v(v, (const char *)a.v_cache + at, d, position % tile_rows, first_element);
         }
@@ -560,8 +563,6 @@ __global__ __launch_bounds__(direct_threads, direct_shape<F, D>::blocks_per_sm) 
 {
     __shared__ __align__(16) direct_memory<F, D> memory;
     launch_next();
-    if (!w.appends)
-        launch_wait();
     const direct_job job = find_job(a, w, blockIdx.x);
     if (job.n_parts) {
         direct_block<F, D, fixed_d> block(a, w, memory);

@@ -174,13 +174,13 @@ template <class F, class Block, int fixed_d, int max_fresh> struct page_walk {
     /* A decode step's pages are read before the kernels before this one end: those write none of them. */
     __device__ void run()
     {
-        if (!w.appends)
-            launch_wait();
         if (threadIdx.x < 2 * n_stages)
             barrier_init(barriers + threadIdx.x, blockDim.x);
         barrier_init_done();
         block_work work = w.is_split ? split_work(a, w) : whole_work(a, w);
         __syncthreads();
+        if (!w.appends) /* a kernel before may have written what is read next */
+            launch_wait();
 
         segment next = work.at; /* what is fetched next */
         uint32_t n_fetched = 0;

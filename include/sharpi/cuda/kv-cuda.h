@@ -57,7 +57,7 @@ struct sharpi_kv_cuda_args {
     /* Upper bounds of the steps that this launch serves. */
     uint32_t max_tokens, max_seqs;
     uint32_t max_seq_tokens; /* of one sequence; 1: decode only, which has its own launch */
-    uint32_t max_length;     /* positions that a sequence can ever hold: the context */
+    uint32_t max_length;     /* positions of a sequence, the step's own included */
 
     uint32_t n_sms;         /* the device's multiprocessors */
     uint32_t compute_major; /* the device's compute capability: 8, 9, ... */

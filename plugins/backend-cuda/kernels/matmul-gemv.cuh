@@ -91,6 +91,35 @@ static __device__ __forceinline__ act_fragment act_load(const gemv_lane<NT> &l, 
     return x;
 }
 
+/* One token's activations, slab after slab. */
+struct act_walk {
+    const uint8_t *word, *scale; /* the lane's, of the next slab */
+    uint32_t slab, n_whole;      /* n_whole: slabs that the row fills */
+};
+
+static __device__ __forceinline__ act_walk act_walk_from(const gemv_lane<1> &l, uint32_t slab)
+{
+    act_walk w = {l.word + slab * 256, l.scale[0] + slab * 64, slab, l.n_blocks / 8};
+    asm volatile("" : "+l"(w.word), "+l"(w.scale), "+r"(w.n_whole)); /* not to be made again in every slab */
+    return w;
+}
+
+static __device__ __forceinline__ void act_next(act_fragment &x, act_walk &w, const gemv_lane<1> &l)
+{
+    if (w.slab < w.n_whole) {
+        __builtin_assume(__isGlobal(w.scale) && __isGlobal(w.word));
+        const float4 d = *(const float4 *)w.scale;
+        x.word = *(const uint2 *)w.word;
+        x.d[0] = make_float2(d.x, d.y);
+        x.d[1] = make_float2(d.z, d.w);
+    } else {
+        x = act_load<1>(l, w.slab, 0, false);
+    }
+    w.slab++;
+    w.word += 256;
+    w.scale += 64;
+}
+
 /* c += a b: 16 rows x 8 tokens over 32 or 16 columns. */
 static __device__ __forceinline__ void mma_s8_k32(int c[4], uint32_t a0, uint32_t a1, uint32_t a2,
                                                   uint32_t a3, uint32_t b0, uint32_t b1)
@@ -154,6 +183,13 @@ static __device__ __forceinline__ uint4 load_shared_now(const void *p)
     return v;
 }
 
+static __device__ __forceinline__ uint32_t load_shared_word_now(const void *p)
+{
+    uint32_t v;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"((uint32_t)__cvta_generic_to_shared(p)) : "memory");
+    return v;
+}
+
 template <int TYPE>
 static __device__ __forceinline__ void lane_slab_load(lane_slab<TYPE> &s, const uint8_t *slab, int lane)
 {
@@ -162,6 +198,24 @@ static __device__ __forceinline__ void lane_slab_load(lane_slab<TYPE> &s, const 
     for (uint32_t at = l.header; at < sizeof s.bytes; at += 512)
         *(uint4 *)(s.bytes + at) = load_shared_now(slab + at + 16 * lane);
 }
+
+/* A lane's scales of blocks 2t and 2t + 1 of both rows, two f16 a row; only of types whose headers are just these. */
+template <int TYPE> struct lane_scales {
+    static constexpr bool exist = TYPE == SHARPI_TYPE_Q4_0 || TYPE == SHARPI_TYPE_Q5_0 ||
+                                  TYPE == SHARPI_TYPE_Q8_0 || TYPE == SHARPI_TYPE_IQ4_NL;
+    uint32_t row[2];
+
+    __device__ __forceinline__ void load(const uint8_t *slab, int lane)
+    {
+        const uint8_t *p = slab + (lane >> 2) * 32 + (lane & 3) * 4;
+        row[0] = load_shared_word_now(p);
+        row[1] = load_shared_word_now(p + 16);
+    }
+    __device__ __forceinline__ float at(int r, int n) const
+    {
+        return half_bits(row[r] >> 16 * n & 0xffff) * (1.0f / weight_type<TYPE>::value_factor);
+    }
+};
 
 /* One token, types with one scale per block: the sums of all eight blocks' products with all eight columns, of which a lane keeps those of
  * blocks 2t and 2t + 1 with their own columns. Products do not wait for each other. */
@@ -252,10 +306,31 @@ static __device__ __forceinline__ void slab_load(act_slab<NT> &x, const gemv_lan
         x.f[f] = act_load<NT>(l, index, f, whole);
 }
 
+/* One token: what the lane has of the products of blocks 2t and 2t + 1, scaled. */
+template <int TYPE>
+static __device__ __forceinline__ void dot_scaled(const lane_slab<TYPE> &codes,
+                                                  const lane_scales<TYPE> &scales, const act_fragment &x,
+                                                  int lane, float acc[2][2])
+{
+    int c[4];
+    dot_blocks<TYPE>(codes.bytes, x, lane, c);
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        acc[i >> 1][i & 1] += scales.at(i >> 1, i & 1) * (x.d[i & 1].x * (float)c[i]);
+}
+
 template <int TYPE, int NT, bool APART = false>
 static __device__ __forceinline__ void slab_dot(const uint8_t *slab, const act_slab<NT> &x,
                                                 const gemv_lane<NT> &l, float acc[2][2])
 {
+    if constexpr (APART && NT == 1 && lane_scales<TYPE>::exist) {
+        lane_scales<TYPE> scales;
+        lane_slab<TYPE> codes;
+        scales.load(slab, l.lane); /* first, so that it is there when it is wanted */
+        lane_slab_load(codes, slab, l.lane);
+        dot_scaled<TYPE>(codes, scales, x.f[0], l.lane, acc);
+        return;
+    }
     const lane_header<TYPE> h = lane_header_load<TYPE>(slab, l.lane);
     slab_sums part = {};
     if constexpr (NT == 1) {

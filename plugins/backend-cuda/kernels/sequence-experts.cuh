@@ -167,7 +167,8 @@ static __device__ __forceinline__ void weigh(const struct moe_route &r, const fl
         choice->weight[lane] = r.expert_scale ? mine * r.expert_scale[choice->expert[lane]] : mine;
 }
 
-static_assert(8 * MOE_MAX_EXPERTS <= SEQ_WARPS * SEQ_MAX_SEGMENTS * 16 * 4, "logits where sums will be");
+/* Their logits lie where sums will be. */
+enum { SEQ_MAX_EXPERTS = SEQ_WARPS * SEQ_MAX_SEGMENTS * 16 * 4 / 8 };
 
 /* `memory`: of the block, 8 bytes per expert. Afterwards the chosen are in `choice`, and the filling warp knows. The weights
  * follow before the block's next barrier. */

@@ -12,7 +12,8 @@
 enum { SEQ_F32_CHUNKS = SEQ_F32_COLUMNS / 128 }; /* of four columns, of a lane */
 
 /* The lane's part of a slab's product with the input. */
-static __device__ __forceinline__ float f32_slab(const seq_product &p, seq_warp &w, uint32_t slab)
+static __device__ __forceinline__ float f32_slab(const seq_product &p, const seq_warp &w, seq_slabs &slabs,
+                                                 uint32_t slab)
 {
     const float *act = (const float *)p.act;
     const uint32_t column = slab * SEQ_F32_COLUMNS + 4 * w.ring.lane;
@@ -21,7 +22,7 @@ static __device__ __forceinline__ float f32_slab(const seq_product &p, seq_warp 
 #pragma unroll
     for (uint32_t k = 0; k < SEQ_F32_CHUNKS; k++)
         x[k] = column + 128 * k < p.n_in ? load4_now(act + column + 128 * k) : zero4();
-    const float4 *weights = (const float4 *)ring_wait(w.ring) + w.ring.lane;
+    const float4 *weights = (const float4 *)slabs.wait() + w.ring.lane;
 #pragma unroll
     for (uint32_t k = 0; k < SEQ_F32_CHUNKS; k++) {
         if (column + 128 * k < p.n_in) { /* what lies past the row's end may be anything */
@@ -29,7 +30,7 @@ static __device__ __forceinline__ float f32_slab(const seq_product &p, seq_warp 
             sum += v.x * x[k].x + v.y * x[k].y + v.z * x[k].z + v.w * x[k].w;
         }
     }
-    ring_next(w.ring);
+    slabs.next();
     return sum;
 }
 
@@ -45,8 +46,9 @@ static __device__ __forceinline__ void f32_slabs(const seq_product &p, seq_warp 
     for (; left; slab = 0, sums += 16) {
         const uint32_t n = min(p.n_slabs - slab, left);
         float sum = 0.0f;
+        seq_slabs slabs(w.ring, n, p.part[0]);
         for (uint32_t i = slab; i < slab + n; i++)
-            sum += f32_slab(p, w, i);
+            sum += f32_slab(p, w, slabs, i);
         sum = sum_warp(sum);
         if (w.ring.lane == 0)
             sums[0] = sum;

@@ -27,39 +27,43 @@ static __device__ __forceinline__ void sync_readers(void)
     asm volatile("bar.sync 1, %0;" ::"r"((uint32_t)SEQ_THREADS) : "memory");
 }
 
-/* A slab's activations: ACT_Q8, or made of an f32 row. */
+/* The next slab's activations: ACT_Q8, or made of an f32 row. */
 template <bool MOE>
 static __device__ __forceinline__ void segment_load(act_slab<1> &x, const seq_warp &w, const gemv_input &in,
-                                                    const gemv_lane<1> &l, uint32_t slab)
+                                                    const gemv_lane<1> &l, act_walk &walk)
 {
-    if (MOE && w.quantizes)
-        slab_quantize(x, (const float *)in.act, in.n_in, slab, l.lane);
+    if constexpr (!MOE)
+        act_next(x.f[0], walk, l);
+    else if (w.quantizes)
+        slab_quantize(x, (const float *)in.act, in.n_in, walk.slab++, l.lane);
     else
-        slab_load(x, l, slab);
+        slab_load(x, l, walk.slab++);
 }
 
 /* Slabs [slab, slab + n) of a group. */
 template <int TYPE, bool MOE>
 static __device__ __forceinline__ void segment_quantized(seq_warp &w, const gemv_input &in, uint32_t slab,
-                                                         uint32_t n, float acc[2][2])
+                                                         uint32_t n, const seq_part &part, float acc[2][2])
 {
     const gemv_lane<1> l = gemv_lane_of<1>(in, (int)w.ring.lane);
+    seq_slabs slabs(w.ring, n, part);
+    act_walk walk = act_walk_from(l, slab);
     act_slab<1> x, next;
-    segment_load<MOE>(x, w, in, l, slab);
+    segment_load<MOE>(x, w, in, l, walk);
     for (uint32_t i = 0; i < n; i++) {
         if (i + 1 < n)
-            segment_load<MOE>(next, w, in, l, slab + i + 1);
-        const uint8_t *weights = ring_wait(w.ring);
-        slab_dot<TYPE, 1, true>(weights, x, l, acc);
-        ring_next(w.ring);
+            segment_load<MOE>(next, w, in, l, walk);
+        slab_dot<TYPE, 1, true>(slabs.wait(), x, l, acc);
+        slabs.next();
         x = next;
     }
 }
 
 template <int TYPE>
 static __device__ __forceinline__ void segment_float(seq_warp &w, const gemv_input &in, uint32_t slab,
-                                                     uint32_t n, float acc[2][1])
+                                                     uint32_t n, const seq_part &part, float acc[2][1])
 {
+    seq_slabs slabs(w.ring, n, part);
     const int t = (int)w.ring.lane & 3;
     for (uint32_t i = slab; i < slab + n; i++) {
         float4 x[8];
@@ -68,32 +72,31 @@ static __device__ __forceinline__ void segment_float(seq_warp &w, const gemv_inp
             for (int p = 0; p < 8; p++)
                 x[p] = *(const float4 *)(in.act + (i * 128 + p * 16 + 4 * t) * 4);
         }
-        const uint8_t *weights = ring_wait(w.ring);
-        dot_float<TYPE, GEMV_FLOAT>(weights, i, x, in.act, in.n_in, (int)w.ring.lane, acc);
-        ring_next(w.ring);
+        dot_float<TYPE, GEMV_FLOAT>(slabs.wait(), i, x, in.act, in.n_in, (int)w.ring.lane, acc);
+        slabs.next();
     }
 }
 
 template <int MODE, int SET, bool MOE>
-static __device__ __forceinline__ void run_segment(int type, seq_warp &w, const gemv_input &in, uint32_t slab,
-                                                   uint32_t n, float acc[2][mode_sums(MODE)])
+static __device__ __forceinline__ void run_segment(const seq_part &part, seq_warp &w, const gemv_input &in,
+                                                   uint32_t slab, uint32_t n, float acc[2][mode_sums(MODE)])
 {
 #define RUN_QUANTIZED(TYPE)                                                                                  \
     case TYPE:                                                                                               \
         if constexpr (in_set(TYPE, SET))                                                                     \
-            segment_quantized<TYPE, MOE>(w, in, slab, n, acc);                                               \
+            segment_quantized<TYPE, MOE>(w, in, slab, n, part, acc);                                         \
         break;
 #define RUN_FLOAT(TYPE)                                                                                      \
     case TYPE:                                                                                               \
         if constexpr (in_set(TYPE, SET))                                                                     \
-            segment_float<TYPE>(w, in, slab, n, acc);                                                        \
+            segment_float<TYPE>(w, in, slab, n, part, acc);                                                  \
         break;
     if constexpr (MODE == GEMV_Q1) {
-        switch (type) {
+        switch (part.type) {
             EACH_QUANTIZED_TYPE(RUN_QUANTIZED)
         }
     } else {
-        switch (type) {
+        switch (part.type) {
             RUN_FLOAT(SHARPI_TYPE_F16)
             RUN_FLOAT(SHARPI_TYPE_BF16)
         }
@@ -209,7 +212,7 @@ static __device__ __forceinline__ void product_slabs(const seq_params &a, const 
             in.act = w.row;
         else if (MOE && p.n_pairs && !p.pair_units)
             in.act = p.act + s.pair * a.mixture.hidden_stride * 4;
-        run_segment<MODE, SET, MOE>(p.part[s.part].type, w, in, slab, n, acc);
+        run_segment<MODE, SET, MOE>(p.part[s.part], w, in, slab, n, acc);
         deposit<MODE>(sums, acc, (int)w.ring.lane);
         left -= n;
     }

@@ -26,7 +26,7 @@ static __device__ __forceinline__ const uint8_t *ring_wait(const seq_ring &r)
     return r.slots + r.slot * r.slot_bytes;
 }
 
-/* The warp has read the slab. */
+/* The warp has read the slot's slabs. */
 static __device__ __forceinline__ void ring_next(seq_ring &r)
 {
     __syncwarp();
@@ -38,6 +38,35 @@ static __device__ __forceinline__ void ring_next(seq_ring &r)
     }
 }
 
+/* The slabs of a (unit, pass) that are the warp's, one after the other, `together` of them in a slot. */
+struct seq_slabs {
+    seq_ring &ring;
+    uint32_t n, bytes, together; /* n: that are left */
+    uint32_t in_slot;            /* that are left in the slot */
+    const uint8_t *at;
+
+    __device__ __forceinline__ seq_slabs(seq_ring &r, uint32_t n_slabs, const seq_part &part)
+        : ring(r), n(n_slabs), bytes(part.slab_bytes), together(part.together), in_slot(0)
+    {
+    }
+    __device__ __forceinline__ const uint8_t *wait()
+    {
+        if (in_slot == 0) {
+            in_slot = min(together, n);
+            at = ring_wait(ring);
+        } else {
+            at += bytes;
+        }
+        return at;
+    }
+    __device__ __forceinline__ void next()
+    {
+        n--;
+        if (--in_slot == 0)
+            ring_next(ring);
+    }
+};
+
 /* ---- Filling */
 
 /* The next slab to be copied. */
@@ -46,7 +75,7 @@ struct seq_fill {
     uint32_t stage, number; /* (unit, pass) of the block's in that stage */
     uint32_t left;          /* slabs of it that are the warp's; 0: no more slabs at all */
     uint32_t more;          /* of the warp's in this stage, after those */
-    uint32_t slab_bytes, tail_bytes;
+    uint32_t slab_bytes, tail_bytes, together;
     bool waits; /* for the choice of experts */
 };
 
@@ -72,6 +101,7 @@ static __device__ __forceinline__ void fill_locate(seq_fill &f, const seq_params
     f.left = min(p.n_slabs - slab, f.more);
     f.more -= f.left;
     f.slab_bytes = part.slab_bytes;
+    f.together = part.together;
     f.tail_bytes = slab + f.left == p.n_slabs ? part.last_slab_bytes : part.slab_bytes;
     f.at = part.data + (uint64_t)s.group * part.group_bytes + slab * part.slab_bytes;
     if (MOE && p.n_pairs)
@@ -137,7 +167,7 @@ static __device__ __forceinline__ void fill_rings(const seq_params &a, const seq
                                                   const seq_ring &r, seq_choice *choice)
 {
     const uint64_t policy = read_once_policy();
-    seq_fill f = {nullptr, ~0u, 0, 0, 0, 0, 0, false};
+    seq_fill f = {nullptr, ~0u, 0, 0, 0, 0, 0, 0, false};
     ring_place next = {0, 1}, oldest = {0, 0}; /* a new barrier has passed the phase before its first */
     uint32_t under_way = 0;
     if (r.lane < SEQ_WARPS)
@@ -152,12 +182,14 @@ static __device__ __forceinline__ void fill_rings(const seq_params &a, const seq
         }
         const bool copies = room && under_way < a.n_under_way;
         if (copies) {
-            copy_bulk(r.slots + next.slot * r.slot_bytes, f.at, f.left == 1 ? f.tail_bytes : f.slab_bytes,
-                      r.full + next.slot, policy);
+            const uint32_t n = min(f.together, f.left),
+                           bytes = n * f.slab_bytes - (n == f.left ? f.slab_bytes - f.tail_bytes : 0);
+            copy_bulk(r.slots + next.slot * r.slot_bytes, f.at, bytes, r.full + next.slot, policy);
             ring_step(next, r.n_slots);
             under_way++;
-            f.at += f.slab_bytes;
-            if (--f.left == 0)
+            f.at += n * f.slab_bytes;
+            f.left -= n;
+            if (f.left == 0)
                 fill_go_on<MOE>(f, a, units, r.lane, choice);
         }
         if (!__any_sync(~0u, copies))

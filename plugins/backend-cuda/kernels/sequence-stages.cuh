@@ -14,9 +14,14 @@
 #include "rows-match.cuh"
 #include "sequence.h"
 
-enum { SEQ_WARPS = 15, SEQ_THREADS = 32 * SEQ_WARPS }; /* that read; one more fills */
-enum { SEQ_MAX_SEGMENTS = 8 }; /* (unit, pass)es that a warp's range of a product touches */
+/* Warps that read; one more fills. Each quarter of a multiprocessor has three of the twelve, and with so many registers a thread, and some
+ * shared memory left, there is room for a block of decode attention beside them (4 warps of up to 168 registers, 24.5 KiB). So the
+ * next layer's attention is resident when a sequence ends, and the sequence after it fills its rings while attention runs. */
+enum { SEQ_WARPS = 11, SEQ_THREADS = 32 * SEQ_WARPS, SEQ_REGISTERS = 112, SEQ_SPARE_BYTES = 24 << 10 };
+enum { SEQ_MAX_SEGMENTS = 4 }; /* (unit, pass)es that a warp's range of a product touches */
 enum { SEQ_MAX_SLOTS = 6 };    /* of a warp's ring */
+/* A copy keeps the filling warp for 150 cycles; with smaller ones, one slab each, the multiprocessor could not have its share of the memory's rate. */
+enum { SEQ_SMALL_BYTES = 2560 };
 enum { SEQ_MAX_CHAINS = 4 };
 enum { SEQ_F32_COLUMNS = 512 }; /* of a slab of f32 weights */
 
@@ -49,6 +54,7 @@ struct seq_part {
     float *out;
     uint32_t n_out, first_unit, group_bytes;
     uint16_t slab_bytes, last_slab_bytes;
+    uint16_t together; /* slabs of a copy and a slot: two if they are small */
     int16_t type, epilogue;
 };
 

@@ -14,8 +14,9 @@
  *
  * Blocks wait for each other, so all must be resident together. There is at most one per multiprocessor and it fits there alone. A block
  * waits for others only after launch_wait(), when all earlier kernels of the stream are gone; later ones can begin only when every block
- * of this one has called launch_next(), that is, is resident. Against kernels of other streams the launch is cooperative: the device starts
- * all blocks of such a grid or none.
+ * of this one has called launch_next(), that is, is resident. Kernels of other streams end some time, unless they are sequences too: of
+ * those the caller runs one at a time on a device, or all as cooperative launches, of which the device starts all blocks or none, but only
+ * when the kernel before has ended.
  *
  * Counters are zero before and after every launch: a block counts itself out after its last wait, and the last one out clears all
  * of them (by then nobody waits any more, and everybody that counts has been counted: the last stage's blocks waited for it).
@@ -53,12 +54,13 @@ static __device__ __forceinline__ void arrive(const seq_params &a, uint32_t stag
         asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter_of(a, stage)) : "memory");
 }
 
-/* The readers of a block in a stage, as row steps want them. wait(): until all that have a part in the stage before have arrived. The block's last wait counts it out: `n_out`, of thread 0, is
- * the number of blocks that were out before. */
+/* The readers of a block in a stage, as row steps want them. wait(): until all that have a part in the stage before have arrived, and before
+ * the block's first stage until the kernels before are complete. The block's last wait counts it out: `n_out`, of thread 0, is the
+ * number of blocks that were out before. */
 struct seq_block {
     const seq_params &a;
     uint32_t stage;
-    bool is_last;
+    bool is_first, is_last;
     uint32_t &n_out;
     __device__ __forceinline__ uint32_t n_threads() const
     {
@@ -81,6 +83,8 @@ struct seq_block {
     __device__ __forceinline__ void wait() const
     {
         note(SEQ_ASKS);
+        if (is_first)
+            launch_wait();
         if (threadIdx.x == 0) {
             if (stage > 0) {
                 const uint32_t expected = a.stages[stage - 1].n_blocks;
@@ -123,8 +127,10 @@ static __device__ __forceinline__ void run_norms(const norms_params &p, float (*
         norms_row<2, false>(p, 0, part, block);
     } else if (p.chunks <= 3 * SEQ_THREADS) {
         norms_row<3, false>(p, 0, part, block);
-    } else {
+    } else if (p.chunks <= 4 * SEQ_THREADS) {
         norms_row<4, false>(p, 0, part, block);
+    } else {
+        norms_row<6, false>(p, 0, part, block);
     }
 }
 
@@ -199,21 +205,29 @@ static __device__ __forceinline__ void run_stage(const seq_stage &s, seq_warp &w
     }
 }
 
-/* The last stage in which this block has a part; n_stages: none. */
-static __device__ __forceinline__ uint32_t find_last(const seq_params &a, const seq_shared *shared)
+/* The first and last stage in which this block has a part; n_stages: none. */
+struct seq_span {
+    uint32_t first, last;
+};
+
+static __device__ __forceinline__ seq_span find_span(const seq_params &a, const seq_shared *shared)
 {
-    for (uint32_t i = a.n_stages; i-- > 0;) {
-        if (has_part(a, shared, i))
-            return i;
+    seq_span span = {a.n_stages, a.n_stages};
+    for (uint32_t i = 0; i < a.n_stages; i++) {
+        if (!has_part(a, shared, i))
+            continue;
+        span.first = min(span.first, i);
+        span.last = i;
     }
-    return a.n_stages;
+    return span;
 }
 
 template <int SET, bool MOE>
 static __device__ __forceinline__ void run_stages(const seq_params &a, seq_shared *shared,
                                                   const seq_ring &ring)
 {
-    const uint32_t last = find_last(a, shared), n_rows = (uint32_t)*a.n_rows;
+    const seq_span span = find_span(a, shared);
+    const uint32_t n_rows = (uint32_t)*a.n_rows; /* older than the step's first kernel */
     seq_warp w = {ring,
                   threadIdx.x / 32,
                   shared->sums,
@@ -223,12 +237,12 @@ static __device__ __forceinline__ void run_stages(const seq_params &a, seq_share
                   false,
                   false};
     uint32_t n_out = 0;
-    if (last == a.n_stages)
-        seq_block{a, 0, true, n_out}.wait();
+    if (span.last == a.n_stages)
+        seq_block{a, 0, true, true, n_out}.wait();
     for (uint32_t i = 0; i < a.n_stages; i++) {
         if (!has_part(a, shared, i))
             continue;
-        const seq_block block = {a, i, i == last, n_out};
+        const seq_block block = {a, i, i == span.first, i == span.last, n_out};
         run_stage<SET, MOE>(a.stages[i], w, shared, n_rows, block);
         block.note(SEQ_ENDS);
         if (!MOE || a.stages[i].kind != SEQ_ROUTER) /* which does that itself */
@@ -241,9 +255,14 @@ static __device__ __forceinline__ void run_stages(const seq_params &a, seq_share
     }
 }
 
+#if __CUDACC_VER_MAJOR__ * 100 + __CUDACC_VER_MINOR__ >= 1204
+#define SEQ_BOUNDS __maxnreg__(SEQ_REGISTERS)
+#else /* attention finds no room then */
+#define SEQ_BOUNDS __launch_bounds__(SEQ_THREADS + 32, 1)
+#endif
+
 template <int SET, bool MOE>
-static __global__ void __launch_bounds__(SEQ_THREADS + 32, 1)
-    sequence_kernel(const __grid_constant__ seq_params a)
+static __global__ void SEQ_BOUNDS sequence_kernel(const __grid_constant__ seq_params a)
 {
     extern __shared__ __align__(128) uint8_t memory[];
     seq_shared *shared = (seq_shared *)memory;
@@ -276,7 +295,6 @@ static __global__ void __launch_bounds__(SEQ_THREADS + 32, 1)
         fill_rings<MOE>(a, shared->units, ring, &shared->choice);
         return;
     }
-    launch_wait();
     run_stages<SET, MOE>(a, shared, ring);
 }
 
@@ -343,6 +361,7 @@ static void fill_part(seq_part *to, const struct matmul_part *part)
     to->n_out = (uint32_t)m->n_out;
     to->slab_bytes = (uint16_t)bytes_of_slab(m->type, columns);
     to->last_slab_bytes = (uint16_t)bytes_of_slab(m->type, tail ? tail : columns);
+    to->together = to->slab_bytes <= SEQ_SMALL_BYTES ? 2 : 1;
     to->type = (int16_t)m->type;
     to->epilogue = (int16_t)part->epilogue;
 }
@@ -410,7 +429,7 @@ static void add_product(struct sequence *sequence, const seq_product *p, int kin
     s->kind = kind;
     s->product = *p;
     for (uint32_t i = 0; i < p->n_parts; i++)
-        a->slot_bytes = max(a->slot_bytes, (uint32_t)p->part[i].slab_bytes);
+        a->slot_bytes = max(a->slot_bytes, (uint32_t)p->part[i].slab_bytes * p->part[i].together);
 }
 
 /* f32 rows are copied and multiplied by fours, and activate no pairs. */
@@ -447,7 +466,7 @@ extern "C" int sequence_add_product(struct sequence *sequence, const struct matm
 
 extern "C" int sequence_add_route(struct sequence *sequence, const struct moe_route *route)
 {
-    if (sequence->has_route || route->n_experts > MOE_MAX_EXPERTS || route->n_used > MOE_MAX_USED ||
+    if (sequence->has_route || route->n_experts > SEQ_MAX_EXPERTS || route->n_used > MOE_MAX_USED ||
         route->n_used > route->n_experts)
         return 0;
     sequence->has_route = 1;
@@ -617,7 +636,7 @@ static bool fill_norms(const struct sequence *sequence, seq_stage *s, const matc
     if (!match_norms(l, &s->norms))
         return false;
     const bool sums = s->norms.n_used && !begins_with_sum(sequence, &s->norms);
-    if (divide_up(s->norms.width, 64) * 16 > (sums ? 2u : 4u) * SEQ_THREADS)
+    if (divide_up(s->norms.width, 64) * 16 > (sums ? 2u : 6u) * SEQ_THREADS)
         return false;
     s->kind = SEQ_NORMS;
     s->n_blocks = 1;
@@ -763,7 +782,7 @@ extern "C" int sequence_end(struct sequence *sequence)
     seq_params *a = &sequence->params;
     if (sequence->has_experts)
         join_norms(sequence);
-    const uint32_t shared = (uint32_t)sequence->ctx->shared_bytes, fixed = SEQ_FIXED_BYTES;
+    const uint32_t shared = (uint32_t)sequence->ctx->shared_bytes, fixed = SEQ_FIXED_BYTES + SEQ_SPARE_BYTES;
     if (!sequence->ctx->overlap || a->slot_bytes == 0 || shared <= fixed)
         return 0;
     a->n_slots = (shared - fixed) / SEQ_WARPS / a->slot_bytes;
@@ -771,7 +790,7 @@ extern "C" int sequence_end(struct sequence *sequence)
     a->n_slots = min(a->n_slots, (uint32_t)SEQ_MAX_SLOTS);
     if (sequence->has_experts) /* whose weights cannot be copied ahead: all at once then */
         a->n_under_way = a->n_slots;
-    sequence->shared_bytes = fixed + SEQ_WARPS * a->n_slots * a->slot_bytes;
+    sequence->shared_bytes = SEQ_FIXED_BYTES + SEQ_WARPS * a->n_slots * a->slot_bytes;
     for (uint32_t i = 0; i < a->n_stages; i++) {
         seq_stage *s = &a->stages[i];
         if (is_product(*s)) {
@@ -837,7 +856,7 @@ static void place_sum(seq_params *a, uint8_t *row)
 }
 
 extern "C" int sequence_launch(const struct sequence *sequence, const int32_t *n_rows_dev, void *counters,
-                               cudaStream_t stream)
+                               int cooperative, cudaStream_t stream)
 {
     seq_params params = sequence->params;
     cudaLaunchConfig_t config = {};
@@ -851,12 +870,12 @@ extern "C" int sequence_launch(const struct sequence *sequence, const int32_t *n
     config.blockDim = dim3(SEQ_THREADS + 32);
     config.dynamicSmemBytes = sequence->shared_bytes;
     config.stream = stream;
-    attributes[0].id = cudaLaunchAttributeCooperative;
-    attributes[0].val.cooperative = 1;
-    attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[1].val.programmaticStreamSerializationAllowed = 1;
+    attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[0].val.programmaticStreamSerializationAllowed = 1;
+    attributes[1].id = cudaLaunchAttributeCooperative;
+    attributes[1].val.cooperative = 1;
     config.attrs = attributes;
-    config.numAttrs = sequence->ctx->overlap ? 2 : 1;
+    config.numAttrs = cooperative ? 2 : 1;
     return (int)cudaLaunchKernelExC(&config,
                                     (const void *)(sequence->has_experts ? kernel_of<true>(sequence->set)
                                                                          : kernel_of<false>(sequence->set)),

@@ -53,9 +53,11 @@ int sequence_is_whole(const struct sequence *sequence);
 /* 1: it can be launched; 0: the device's multiprocessors have too little shared memory for it. */
 int sequence_end(struct sequence *sequence);
 
-/* Enqueues it for one row, or none if *n_rows_dev is 0. Returns a cudaError_t. */
+/* Enqueues it for one row, or none if *n_rows_dev is 0; no kernel of the step may write that. Two sequences that are not `cooperative`
+ * must not run on a device at the same time: they may wait for each other for ever. Cooperative ones may, but begin later; and the
+ * driver refuses them where it cannot promise that all their blocks are resident together. Returns a cudaError_t. */
 int sequence_launch(const struct sequence *sequence, const int32_t *n_rows_dev, void *counters,
-                    cudaStream_t stream);
+                    int cooperative, cudaStream_t stream);
 
 /* For tests: places that a block may write while another still reads them (sequence-check.cu). 0 after sequence_end. */
 uint32_t sequence_conflicts(const struct sequence *sequence);
