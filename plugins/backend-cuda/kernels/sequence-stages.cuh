@@ -15,9 +15,9 @@
 #include "sequence.h"
 
 /* Warps that read; one more fills. Each quarter of a multiprocessor has three of the twelve, and with so many registers a thread, and some
- * shared memory left, there is room for a block of decode attention beside them (4 warps of up to 168 registers, 24.5 KiB). So the
+ * shared memory left, there is room for a block of decode attention beside them (4 warps of up to 152 registers, 24 KiB). So the
  * next layer's attention is resident when a sequence ends, and the sequence after it fills its rings while attention runs. */
-enum { SEQ_WARPS = 11, SEQ_THREADS = 32 * SEQ_WARPS, SEQ_REGISTERS = 112, SEQ_SPARE_BYTES = 24 << 10 };
+enum { SEQ_WARPS = 11, SEQ_THREADS = 32 * SEQ_WARPS, SEQ_REGISTERS = 120, SEQ_SPARE_BYTES = 24 << 10 };
 enum { SEQ_MAX_SEGMENTS = 4 }; /* (unit, pass)es that a warp's range of a product touches */
 enum { SEQ_MAX_SLOTS = 6 };    /* of a warp's ring */
 /* A copy keeps the filling warp for 150 cycles; with smaller ones, one slab each, the multiprocessor could not have its share of the memory's rate. */

@@ -116,22 +116,14 @@ static __device__ __forceinline__ bool has_part(const seq_params &a, const seq_s
 static __device__ __forceinline__ void run_norms(const norms_params &p, float (*part)[32],
                                                  const seq_block &block)
 {
-    if (p.n_used) {
-        if (p.chunks <= SEQ_THREADS)
-            norms_row<1, true>(p, 0, part, block);
-        else
-            norms_row<2, true>(p, 0, part, block);
-    } else if (p.chunks <= SEQ_THREADS) {
-        norms_row<1, false>(p, 0, part, block);
-    } else if (p.chunks <= 2 * SEQ_THREADS) {
+    if (p.n_used)
+        norms_row<2, true>(p, 0, part, block);
+    else if (p.chunks <= 2 * SEQ_THREADS)
         norms_row<2, false>(p, 0, part, block);
-    } else if (p.chunks <= 3 * SEQ_THREADS) {
+    else if (p.chunks <= 3 * SEQ_THREADS)
         norms_row<3, false>(p, 0, part, block);
-    } else if (p.chunks <= 4 * SEQ_THREADS) {
+    else
         norms_row<4, false>(p, 0, part, block);
-    } else {
-        norms_row<6, false>(p, 0, part, block);
-    }
 }
 
 template <int NV, int LANES>
@@ -636,7 +628,7 @@ static bool fill_norms(const struct sequence *sequence, seq_stage *s, const matc
     if (!match_norms(l, &s->norms))
         return false;
     const bool sums = s->norms.n_used && !begins_with_sum(sequence, &s->norms);
-    if (divide_up(s->norms.width, 64) * 16 > (sums ? 2u : 6u) * SEQ_THREADS)
+    if (divide_up(s->norms.width, 64) * 16 > (sums ? 2u : 4u) * SEQ_THREADS)
         return false;
     s->kind = SEQ_NORMS;
     s->n_blocks = 1;
