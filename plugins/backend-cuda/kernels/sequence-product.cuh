@@ -189,18 +189,28 @@ static __device__ __forceinline__ void store_codes(const seq_product &p, uint32_
         ((float2 *)(p.codes + p.part[0].n_out))[column >> 5] = make_float2(scales.x, scales.x * (float)sum);
 }
 
+/* Where the warp's slabs begin: (unit, pass) `number`, slab `slab` of it; n of them. */
+struct seq_begin {
+    uint32_t number, slab, n;
+};
+
+static __device__ __forceinline__ seq_begin begin_of(const seq_product &p, seq_units units, uint32_t warp)
+{
+    const seq_range range = range_of(slabs_of(p, units.n), warp);
+    const uint32_t number = range.first / p.n_slabs;
+    return {number, range.first - number * p.n_slabs, range.end - range.first};
+}
+
 /* The warp's slabs; its sums go to its deposits. */
 template <int MODE, int SET, bool MOE>
 static __device__ __forceinline__ void product_slabs(const seq_params &a, const seq_product &p, seq_warp &w,
-                                                     seq_units units)
+                                                     seq_units units, const seq_begin &begin)
 {
-    const seq_range range = range_of(slabs_of(p, units.n), w.number);
     gemv_input in = {p.act, 0, p.n_in, 1};
     /* read here, so that nothing that follows from it is kept in registers through other stages */
     asm volatile("mov.u32 %0, %laneid;" : "=r"(w.ring.lane));
     float *sums = w.sums + w.number * SEQ_MAX_SEGMENTS * 16;
-    uint32_t number = range.first / p.n_slabs, slab = range.first - number * p.n_slabs,
-             left = range.end - range.first;
+    uint32_t number = begin.number, slab = begin.slab, left = begin.n;
 
     if (left == 0 && w.ring.lane < 16) /* others add them up */
         sums[w.ring.lane] = 0.0f;
@@ -323,11 +333,12 @@ static __device__ __forceinline__ void product_run(const seq_stage &s, seq_warp 
     const seq_product &p = s.product;
     seq_output o =
         MOE && p.n_pairs ? experts_output_of(p, units, threadIdx.x) : output_of<MOE>(p, units, threadIdx.x);
+    const seq_begin begin = begin_of(p, units, w.number);
     product_wait<MOE>(s, w, units.first == 0 && n_rows, block);
     float before = MOE && p.n_pairs ? experts_before(p, block.a.mixture, o) : output_before(p, o);
     if (MOE && p.n_pairs)
         experts_begin<MODE>(p, w, units, n_rows, block);
-    product_slabs<MODE, SET, MOE>(block.a, p, w, units);
+    product_slabs<MODE, SET, MOE>(block.a, p, w, units, begin);
     block.note(SEQ_MULTIPLIED);
     block.sync();
     block.note(SEQ_SUMMED);
@@ -335,13 +346,14 @@ static __device__ __forceinline__ void product_run(const seq_stage &s, seq_warp 
         experts_end(p, block.a.mixture, w, units, o, before, n_rows);
         return;
     }
-    for (uint32_t i = threadIdx.x; n_rows && i < units.n * 16;) {
+    for (uint32_t i = threadIdx.x; n_rows && i < units.n * 16; i += SEQ_THREADS) {
+        if (i >= SEQ_THREADS) { /* seldom */
+            o = output_of<MOE>(p, units, i);
+            before = output_before(p, o);
+        }
         const float value = store_output(p, w.sums, o, before);
         if (p.codes)
             store_codes(p, units.first * 16 + i, value);
-        i += SEQ_THREADS;
-        o = output_of<MOE>(p, units, i);
-        before = output_before(p, o);
     }
 }
 
