@@ -43,6 +43,7 @@ static __device__ __forceinline__ void store_format(uint8_t *row, int format, ui
 
 /* A block of a kernel of its own. wait() returns when the predecessor's results can be read. */
 struct launched_block : own_block {
+    static constexpr int registers = 64; /* of a thread */
     __device__ __forceinline__ void wait() const
     {
         launch_wait();
@@ -136,13 +137,14 @@ static __device__ __forceinline__ void store_codes(const norms_params &p, uint32
 }
 
 /* One row by the whole block. Up to two chunks a thread the weights of both norms are loaded early, of three the first's; beyond there
- * are no registers for it. */
+ * are no registers for it, but in blocks that have many: there one more. */
 template <int NV, bool SUM, class Block>
 static __device__ __forceinline__ void norms_row(const norms_params &p, uint32_t row, float (*part)[32],
                                                  const Block &block)
 {
     const uint32_t n_threads = block.n_threads();
-    constexpr bool early = NV <= 3, apart = NV <= 2;
+    constexpr int more_chunks = Block::registers > 64;
+    constexpr bool early = NV <= 3 + more_chunks, apart = NV <= 2 + more_chunks;
     const float *add = p.add ? row_at(p.add, p.add_stride, row) : NULL;
     float4 x[NV], more[NV], weight1[NV], other[apart ? NV : 1];
     float4 *weight2 = apart ? other : weight1;

@@ -58,6 +58,7 @@ static __device__ __forceinline__ void arrive(const seq_params &a, uint32_t stag
  * the block's first stage until the kernels before are complete. The block's last wait counts it out: `n_out`, of thread 0, is the
  * number of blocks that were out before. */
 struct seq_block {
+    static constexpr int registers = SEQ_REGISTERS;
     const seq_params &a;
     uint32_t stage;
     bool is_first, is_last;
