@@ -213,9 +213,8 @@ void cuda_device_close(struct sharpi_device *device)
 
 /* ---- Turns */
 
-enum {
-    MAX_TURNS = 64
-}; /* GPUs with the same number modulo this take turns with each other, which is slow and right */
+/* GPUs with the same number modulo this take turns with each other, which is slow and right. */
+enum { MAX_TURNS = 64 };
 
 static pthread_mutex_t turns[MAX_TURNS];
 static pthread_once_t turns_made = PTHREAD_ONCE_INIT;

@@ -48,10 +48,9 @@ struct sharpi_device {
     uint64_t runtime_bytes; /* that the driver took for its context when this device was opened */
     int32_t index;
     uint32_t n_sms, compute_major;
-    int32_t overlap;   /* programmatic dependent launch */
-    int32_t sequences; /* kernels whose blocks wait for each other: 0 once the driver has refused one */
-    int32_t
-        is_shared; /* other processes' kernels run beside this one's (MPS): those kernels are cooperative launches then */
+    int32_t overlap;    /* programmatic dependent launch */
+    int32_t sequences;  /* kernels whose blocks wait for each other: 0 once the driver has refused one */
+    int32_t is_shared;  /* by processes at the same time (MPS): then those kernels are cooperative launches */
     uint32_t n_threads; /* of the host, for loading; 0: one per core, at most 8 */
 };
 

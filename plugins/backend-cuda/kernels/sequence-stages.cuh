@@ -20,7 +20,8 @@
 enum { SEQ_WARPS = 11, SEQ_THREADS = 32 * SEQ_WARPS, SEQ_REGISTERS = 120, SEQ_SPARE_BYTES = 24 << 10 };
 enum { SEQ_MAX_SEGMENTS = 4 }; /* (unit, pass)es that a warp's range of a product touches */
 enum { SEQ_MAX_SLOTS = 6 };    /* of a warp's ring */
-/* A copy keeps the filling warp for 150 cycles; with smaller ones, one slab each, the multiprocessor could not have its share of the memory's rate. */
+/* Two slabs of at most so many bytes are one copy: a copy keeps the filling warp for 150 cycles, and one slab of 2,304 bytes in these is
+ * less than the multiprocessor's share of the memory's rate. */
 enum { SEQ_SMALL_BYTES = 2560 };
 enum { SEQ_MAX_CHAINS = 4 };
 enum { SEQ_F32_COLUMNS = 512 }; /* of a slab of f32 weights */
