@@ -9,6 +9,7 @@
 
 #include "matmul-ring.cuh"
 #include "sequence-stages.cuh"
+#include "sequence-trace.cuh"
 
 struct seq_ring {
     uint8_t *slots;
@@ -16,13 +17,22 @@ struct seq_ring {
     uint32_t slot_bytes, n_slots;
     uint32_t slot, parity; /* of the next slab that is used */
     uint32_t lane;
+#ifdef SEQUENCE_TRACE
+    uint32_t turn, n_noted;
+#endif
 };
 
 /* ---- Reading */
 
-static __device__ __forceinline__ const uint8_t *ring_wait(const seq_ring &r)
+static __device__ __forceinline__ const uint8_t *ring_wait(seq_ring &r)
 {
+#ifdef SEQUENCE_TRACE
+    seq_note_slot(r.turn, threadIdx.x, r.n_noted, SEQ_WANTED);
+#endif
     barrier_wait(r.full + r.slot, r.parity);
+#ifdef SEQUENCE_TRACE
+    seq_note_slot(r.turn, threadIdx.x, r.n_noted++, SEQ_GOT);
+#endif
     return r.slots + r.slot * r.slot_bytes;
 }
 
@@ -163,8 +173,8 @@ static __device__ __forceinline__ void copy_bulk(uint8_t *to, const uint8_t *fro
 
 /* The whole life of the filling warp: `r` is this lane's ring. */
 template <bool MOE>
-static __device__ __forceinline__ void fill_rings(const seq_params &a, const seq_units *units,
-                                                  const seq_ring &r, seq_choice *choice)
+static __device__ __forceinline__ void fill_rings(const seq_params &a, const seq_units *units, seq_ring &r,
+                                                  seq_choice *choice)
 {
     const uint64_t policy = read_once_policy();
     seq_fill f = {nullptr, ~0u, 0, 0, 0, 0, 0, 0, false};
@@ -185,6 +195,9 @@ static __device__ __forceinline__ void fill_rings(const seq_params &a, const seq
             const uint32_t n = min(f.together, f.left),
                            bytes = n * f.slab_bytes - (n == f.left ? f.slab_bytes - f.tail_bytes : 0);
             copy_bulk(r.slots + next.slot * r.slot_bytes, f.at, bytes, r.full + next.slot, policy);
+#ifdef SEQUENCE_TRACE
+            seq_note_copy(r.turn, r.lane, r.n_noted++, f.stage);
+#endif
             ring_step(next, r.n_slots);
             under_way++;
             f.at += n * f.slab_bytes;

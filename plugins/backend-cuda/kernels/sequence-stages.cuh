@@ -121,6 +121,7 @@ struct seq_mixture {
 };
 
 enum { SEQ_MAX_OWN = 2 };
+enum { SEQ_TRACE_LAUNCHES = 4 }; /* that a trace remembers */
 
 struct seq_params {
     seq_stage stages[SEQUENCE_MAX_STAGES];
@@ -132,6 +133,9 @@ struct seq_params {
     uint32_t n_own, row_bytes; /* of a block's own row */
     uint8_t *rows;             /* of all blocks */
     seq_mixture mixture;
+#ifdef SEQUENCE_TRACE
+    uint32_t turn; /* < SEQ_TRACE_LAUNCHES: where its times are noted */
+#endif
 };
 
 static __host__ __device__ __forceinline__ bool is_product(const seq_stage &s)

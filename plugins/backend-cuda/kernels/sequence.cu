@@ -84,8 +84,10 @@ struct seq_block {
     __device__ __forceinline__ void wait() const
     {
         note(SEQ_ASKS);
-        if (is_first)
+        if (is_first) {
             launch_wait();
+            seq_note_entry(a, SEQ_ENTERED);
+        }
         if (threadIdx.x == 0) {
             if (stage > 0) {
                 const uint32_t expected = a.stages[stage - 1].n_blocks;
@@ -261,14 +263,18 @@ static __global__ void SEQ_BOUNDS sequence_kernel(const __grid_constant__ seq_pa
     seq_shared *shared = (seq_shared *)memory;
     const bool fills = threadIdx.x >= SEQ_THREADS;
     const uint32_t lane = threadIdx.x % 32, number = fills ? min(lane, SEQ_WARPS - 1u) : threadIdx.x / 32;
-    const seq_ring ring = {memory + SEQ_FIXED_BYTES + number * a.n_slots * a.slot_bytes,
-                           shared->full[number],
-                           shared->empty[number],
-                           a.slot_bytes,
-                           a.n_slots,
-                           0,
-                           0,
-                           lane};
+    seq_ring ring = {memory + SEQ_FIXED_BYTES + number * a.n_slots * a.slot_bytes,
+                     shared->full[number],
+                     shared->empty[number],
+                     a.slot_bytes,
+                     a.n_slots,
+                     0,
+                     0,
+                     lane};
+#ifdef SEQUENCE_TRACE
+    ring.turn = a.turn;
+#endif
+    seq_note_entry(a, SEQ_ENTERS);
     launch_next();
     if (threadIdx.x < a.n_stages && is_product(a.stages[threadIdx.x]))
         shared->units[threadIdx.x] = units_of(a.stages[threadIdx.x].product, blockIdx.x, gridDim.x);
@@ -856,6 +862,10 @@ extern "C" int sequence_launch(const struct sequence *sequence, const int32_t *n
     cudaLaunchAttribute attributes[2] = {};
     void *arguments[] = {&params};
     params.n_rows = n_rows_dev;
+#ifdef SEQUENCE_TRACE
+    static uint32_t n_launches;
+    params.turn = n_launches++ % SEQ_TRACE_LAUNCHES;
+#endif
     params.counters = (uint32_t *)counters;
     params.rows = (uint8_t *)counters + SEQUENCE_COUNTER_BYTES;
     place_sum(&params, params.rows + (uint64_t)sequence->n_blocks * SEQUENCE_ROW_BYTES);
