@@ -109,7 +109,7 @@ static int32_t check_device(struct sharpi_device *device, struct sharpi_error *e
     device->compute_major = (uint32_t)properties.major;
     device->overlap = device->backend->use_overlap && properties.major >= 9;
     device->sequences = device->backend->use_sequences && properties.major >= 9;
-    device->is_shared = is_shared(device->index);
+    device->takes_turns = device->sequences && !is_shared(device->index);
     return SHARPI_OK;
 }
 
@@ -227,11 +227,14 @@ static void make_turns(void)
 
 void cuda_turn_begin(const struct sharpi_device *device)
 {
+    if (!device->takes_turns)
+        return;
     pthread_once(&turns_made, make_turns);
     pthread_mutex_lock(&turns[device->index % MAX_TURNS]);
 }
 
 void cuda_turn_end(const struct sharpi_device *device)
 {
-    pthread_mutex_unlock(&turns[device->index % MAX_TURNS]);
+    if (device->takes_turns)
+        pthread_mutex_unlock(&turns[device->index % MAX_TURNS]);
 }

@@ -48,9 +48,10 @@ struct sharpi_device {
     uint64_t runtime_bytes; /* that the driver took for its context when this device was opened */
     int32_t index;
     uint32_t n_sms, compute_major;
-    int32_t overlap;    /* programmatic dependent launch */
-    int32_t sequences;  /* kernels whose blocks wait for each other: 0 once the driver has refused one */
-    int32_t is_shared;  /* by processes at the same time (MPS): then those kernels are cooperative launches */
+    int32_t overlap;   /* programmatic dependent launch */
+    int32_t sequences; /* kernels whose blocks wait for each other: 0 once the driver has refused one */
+    int32_t
+        takes_turns; /* those are no cooperative launches: nobody else uses the GPU at the same time (MPS) */
     uint32_t n_threads; /* of the host, for loading; 0: one per core, at most 8 */
 };
 
@@ -64,7 +65,7 @@ int32_t cuda_device_open(void *ctx, uint32_t index, const struct sharpi_device_o
 void cuda_device_close(struct sharpi_device *device);
 
 /* Around what launches sequences, until they have ended: a GPU runs those of one caller at a time, whichever device objects of the process
- * they belong to. */
+ * they belong to. Nothing where they are cooperative launches. */
 void cuda_turn_begin(const struct sharpi_device *device);
 void cuda_turn_end(const struct sharpi_device *device);
 

@@ -109,7 +109,7 @@ static int launch_sequence(const struct run *run, const struct launch *launch)
 {
     const struct sharpi_program *program = run->program;
     return sequence_launch(launch->sequence, step_count(program, launch->rows),
-                           program->scratch + program->layout.sequence, program->device->is_shared,
+                           program->scratch + program->layout.sequence, !program->device->takes_turns,
                            run->stream);
 }
 
@@ -421,7 +421,6 @@ static struct run exact_run(struct sharpi_program *program, const struct sharpi_
 int32_t cuda_run(struct sharpi_program *program, const struct sharpi_batch *batch,
                  const struct sharpi_run_io *io, struct sharpi_error *err)
 {
-    const int32_t takes_turns = program->device->sequences && !program->device->is_shared;
     struct run run, bounds;
     struct graph_slot *slot;
     int32_t status;
@@ -438,16 +437,14 @@ int32_t cuda_run(struct sharpi_program *program, const struct sharpi_batch *batc
     slot = find_slot(program, batch, &bounds);
     if ((status = batch_stage(program, batch, io, err)))
         return status;
-    if (takes_turns)
-        cuda_turn_begin(program->device);
+    cuda_turn_begin(program->device);
     if (slot && slot->uses++ && has_graph(&bounds, slot)) {
         run = bounds;
         status = run_graph(&run, slot, err);
     } else {
         status = run_plain(&run, io, err);
     }
-    if (takes_turns)
-        cuda_turn_end(program->device);
+    cuda_turn_end(program->device);
     if (!status)
         copy_results(&run, io);
     return status;

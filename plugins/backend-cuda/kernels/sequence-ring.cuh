@@ -1,8 +1,9 @@
 /* The warps' rings of slabs in shared memory, and the warp that fills them: all slabs that a warp will use in the whole sequence, in
  * order, whatever stage the block is in. Lane l of the filling warp serves warp l.
  *
- * A slab is a bulk copy, on which its slot's barrier `full` waits; `empty` waits for the reader. No more than a few of a ring's
- * copies are under way at a time: enough for full bandwidth, few enough that other loads need not queue behind them for long.
+ * A slot takes one bulk copy, of a slab or of two small ones that follow each other; its barrier `full` waits for the copy, `empty` for
+ * the reader. No more than a few of a ring's copies are under way at a time: enough for full bandwidth, few enough that other loads need
+ * not queue behind them for long.
  */
 #ifndef SHARPI_BACKEND_CUDA_SEQUENCE_RING_CUH
 #define SHARPI_BACKEND_CUDA_SEQUENCE_RING_CUH
@@ -15,7 +16,7 @@ struct seq_ring {
     uint8_t *slots;
     uint64_t *full, *empty; /* a barrier per slot */
     uint32_t slot_bytes, n_slots;
-    uint32_t slot, parity; /* of the next slab that is used */
+    uint32_t slot, parity; /* of the slot that is used next */
     uint32_t lane;
 #ifdef SEQUENCE_TRACE
     uint32_t turn, n_noted;
@@ -79,7 +80,7 @@ struct seq_slabs {
 
 /* ---- Filling */
 
-/* The next slab to be copied. */
+/* The next slabs to be copied. */
 struct seq_fill {
     const uint8_t *at;
     uint32_t stage, number; /* (unit, pass) of the block's in that stage */

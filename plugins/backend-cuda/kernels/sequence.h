@@ -46,6 +46,7 @@ int sequence_add_rows(struct sequence *sequence, const struct rows_step *step,
 struct sequence_experts {
     struct matmul_grouped_args up, down;
 };
+/* 0 beyond 352 experts. */
 int sequence_add_route(struct sequence *sequence, const struct moe_route *route);
 int sequence_add_experts(struct sequence *sequence, const struct sequence_experts *experts);
 /* 0: routing was added without its experts; the sequence must end before it. */
