@@ -48,11 +48,10 @@ struct sharpi_device {
     uint64_t runtime_bytes; /* that the driver took for its context when this device was opened */
     int32_t index;
     uint32_t n_sms, compute_major;
-    int32_t overlap;   /* programmatic dependent launch */
-    int32_t sequences; /* kernels whose blocks wait for each other: 0 once the driver has refused one */
-    int32_t
-        takes_turns; /* those are no cooperative launches: nobody else uses the GPU at the same time (MPS) */
-    uint32_t n_threads; /* of the host, for loading; 0: one per core, at most 8 */
+    int32_t overlap;     /* programmatic dependent launch */
+    int32_t sequences;   /* kernels whose blocks wait for each other: 0 once the driver has refused one */
+    int32_t takes_turns; /* they are no cooperative launches: no other process has the GPU (MPS) */
+    uint32_t n_threads;  /* of the host, for loading; 0: one per core, at most 8 */
 };
 
 /* ---- device.c */
