@@ -23,6 +23,8 @@ template <int TYPE> struct weight_type {
     static constexpr bool is_super = TYPE == SHARPI_TYPE_Q2_K || TYPE == SHARPI_TYPE_Q3_K ||
                                      TYPE == SHARPI_TYPE_Q4_K || TYPE == SHARPI_TYPE_Q5_K ||
                                      TYPE == SHARPI_TYPE_Q6_K || TYPE == SHARPI_TYPE_IQ4_XS;
+    /* Scales and mins of 6 bits. */
+    static constexpr bool six_bits = TYPE == SHARPI_TYPE_Q4_K || TYPE == SHARPI_TYPE_Q5_K;
     static constexpr bool has_min = TYPE == SHARPI_TYPE_Q4_1 || TYPE == SHARPI_TYPE_Q5_1 ||
                                     TYPE == SHARPI_TYPE_Q2_K || TYPE == SHARPI_TYPE_Q4_K ||
                                     TYPE == SHARPI_TYPE_Q5_K;
@@ -33,7 +35,7 @@ template <int TYPE> struct weight_type {
         TYPE == SHARPI_TYPE_IQ4_NL || TYPE == SHARPI_TYPE_IQ4_XS || TYPE == SHARPI_TYPE_MXFP4;
     /* A value is a code of at most 7 bits less an offset (lane_codes). */
     static constexpr bool has_codes = !is_float && !has_table && layout.low_bits != 8;
-    static constexpr int code_offset = (int)layout.flip; /* the top bit's weight, where it is a sign */
+    static constexpr int code_offset = TYPE == SHARPI_TYPE_Q4_0 ? 8 : (int)layout.flip;
     /* lane_values gives the value times this. */
     static constexpr int value_factor = TYPE == SHARPI_TYPE_Q4_0   ? 16
                                         : TYPE == SHARPI_TYPE_Q5_0 ? 8
@@ -72,6 +74,14 @@ template <int TYPE> static __device__ __forceinline__ void table_values(uint32_t
     v[1] = table_bytes(codes >> 16, pick >> 16, t0, t1, t2, t3);
 }
 
+/* (a & b) ^ c in one instruction, which constants b and c keep the compiler from. */
+static __device__ __forceinline__ uint32_t and_xor(uint32_t a, uint32_t b, uint32_t c)
+{
+    uint32_t d;
+    asm("lop3.b32 %0, %1, %2, %3, 0x6a;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+    return d;
+}
+
 /* The lane's four values of each sub-block as int8, times value_factor. */
 template <int TYPE>
 static __device__ __forceinline__ void lane_values(const uint8_t *slab, int block, int row, int lane,
@@ -85,30 +95,32 @@ static __device__ __forceinline__ void lane_values(const uint8_t *slab, int bloc
         v[0] = row ? q.z : q.x;
         v[1] = row ? q.w : q.y;
     } else if constexpr (W::layout.low_bits == 4) {
-        uint32_t w = word_of(lane_granule(low, block >> 1, lane), 2 * (block & 1) + row);
+        const uint4 q = lane_granule(low, block >> 1, lane);
         if constexpr (W::has_table) {
-            table_values<TYPE>(w, v);
-        } else if constexpr (TYPE == SHARPI_TYPE_Q4_0) {
-            v[0] = w << 4 & 0xf0f0f0f0u;
-            v[1] = w & 0xf0f0f0f0u;
-        } else if constexpr (TYPE == SHARPI_TYPE_Q5_0) {
-            uint32_t h = word_of(lane_granule(high, 0, lane), block >> 1);
-            int bit = 4 * (block & 1) + 2 * row;
-            v[0] = (w << 3 & 0x78787878u) | (h << (7 - bit) & 0x80808080u);
-            v[1] = (w >> 1 & 0x78787878u) | (h << (6 - bit) & 0x80808080u);
-        } else if constexpr (TYPE == SHARPI_TYPE_Q6_K) {
-            uint32_t h = word_of(lane_granule(high, block >> 2, lane), block & 3);
-            int bit = 4 * row;
-            v[0] = (w << 2 & 0x3c3c3c3cu) | (h << (6 - bit) & 0xc0c0c0c0u);
-            v[1] = (w >> 2 & 0x3c3c3c3cu) | (h << (4 - bit) & 0xc0c0c0c0u);
-        } else {
-            v[0] = w & 0x0f0f0f0fu;
-            v[1] = w >> 4 & 0x0f0f0f0fu;
-            if constexpr (W::layout.high_bits == 1) {
-                uint32_t h = word_of(lane_granule(high, 0, lane), block >> 1);
-                int bit = 4 * (block & 1) + 2 * row;
-                v[0] |= (bit < 4 ? h << (4 - bit) : h >> (bit - 4)) & 0x10101010u;
-                v[1] |= (bit < 3 ? h << (3 - bit) : h >> (bit - 3)) & 0x10101010u;
+            table_values<TYPE>(word_of(q, 2 * (block & 1) + row), v);
+            return;
+        }
+        const bool odd = block & 1;
+        const uint32_t w[2] = {word_of(q, row), word_of(q, 2 + row)};
+#pragma unroll
+        for (int sub = 0; sub < 2; sub++) {
+            if constexpr (TYPE == SHARPI_TYPE_Q4_0) {
+                v[sub] = and_xor(odd ? w[sub] : w[sub] << 4, 0xf0f0f0f0u, 0x80808080u);
+            } else if constexpr (TYPE == SHARPI_TYPE_Q5_0) {
+                const uint32_t h = word_of(lane_granule(high, 0, lane), block >> 1);
+                const int bit = 4 * (block & 1) + 2 * row + sub;
+                v[sub] = ((odd ? w[sub] >> 1 : w[sub] << 3) & 0x78787878u) | (h << (7 - bit) & 0x80808080u);
+            } else if constexpr (TYPE == SHARPI_TYPE_Q6_K) {
+                const uint32_t h = word_of(lane_granule(high, block >> 2, lane), block & 3);
+                const int bit = 4 * row + 2 * sub;
+                v[sub] = ((odd ? w[sub] >> 2 : w[sub] << 2) & 0x3c3c3c3cu) | (h << (6 - bit) & 0xc0c0c0c0u);
+            } else {
+                v[sub] = (odd ? w[sub] >> 4 : w[sub]) & 0x0f0f0f0fu;
+                if constexpr (W::layout.high_bits == 1) {
+                    const uint32_t h = word_of(lane_granule(high, 0, lane), block >> 1);
+                    const int bit = 4 * (block & 1) + 2 * row + sub;
+                    v[sub] |= (bit < 4 ? h << (4 - bit) : h >> (bit - 4)) & 0x10101010u;
+                }
             }
         }
     } else {
@@ -137,7 +149,7 @@ static __device__ __forceinline__ uint32_t lane_codes(const uint8_t *slab, int b
     uint32_t v;
 
     if constexpr (W::layout.low_bits == 4)
-        v = word_of(lane_granule(low, block >> 1, lane), 2 * (block & 1) + row) >> 4 * sub & 0x0f0f0f0fu;
+        v = word_of(lane_granule(low, block >> 1, lane), 2 * sub + row) >> 4 * (block & 1) & 0x0f0f0f0fu;
     else
         v = word_of(lane_granule(low, block >> 2, lane), block & 3) >> 2 * combo & 0x03030303u;
     if constexpr (W::layout.high_bits == 1) {
@@ -162,9 +174,10 @@ static __device__ __forceinline__ uint2 lane_pairs(const uint8_t *slab, int bloc
 
 /* ---- Scales ---- */
 
-/* The header of the lane's two rows, in registers. */
+/* The header of the lane's two rows, in registers. a: 16 bytes of a row, or less; q4_k, q5_k: of both rows, [0] {d, dmin} and upper
+ * bits, [1] lower bits. */
 template <int TYPE> struct lane_header {
-    uint4 a[2]; /* 16 bytes of a row, or less */
+    uint4 a[2];
     uint4 b[2]; /* q4_1, q5_1: blocks 4..7; q2_k: .x {d, dmin}; q6_k: .x d */
 };
 
@@ -219,7 +232,9 @@ static __device__ __forceinline__ float raw_block_scale(const lane_header<TYPE> 
         return half_bits(h.b[row].x & 0xffff);
     } else if constexpr (TYPE == SHARPI_TYPE_Q3_K) {
         return half_bits(h.a[row].w & 0xffff);
-    } else if constexpr (TYPE == SHARPI_TYPE_Q4_K || TYPE == SHARPI_TYPE_Q5_K || TYPE == SHARPI_TYPE_IQ4_XS) {
+    } else if constexpr (weight_type<TYPE>::six_bits) {
+        return half_bits(word_of(h.a[0], row) & 0xffff);
+    } else if constexpr (TYPE == SHARPI_TYPE_IQ4_XS) {
         return half_bits(h.a[row].x & 0xffff);
     } else {
         return half_bits(word_of(h.a[row], block >> 1) >> 16 * (block & 1) & 0xffff);
@@ -241,16 +256,21 @@ static __device__ __forceinline__ float block_min(const lane_header<TYPE> &h, in
     else if constexpr (TYPE == SHARPI_TYPE_Q2_K)
         return half_bits(h.b[row].x >> 16);
     else
-        return half_bits(h.a[row].x >> 16);
+        return half_bits(word_of(h.a[0], row) >> 16);
 }
 
-/* Q4_K and Q5_K: 8 scales and 8 mins of 6 bits in the 12 bytes y, z, w. */
-static __device__ __forceinline__ int six_bit_scale(uint4 a, int block, int is_min)
+/* Scale or min of 6 bits, of the words (matmul-layout.h) that have the block's lower and upper bits. */
+static __device__ __forceinline__ int six_bits(uint32_t low, uint32_t high, int block, int row, int is_min)
 {
-    int shift = 8 * (block & 3);
-    if (block < 4)
-        return (is_min ? a.z : a.y) >> shift & 63;
-    return (a.w >> (shift + 4 * is_min) & 15) | ((is_min ? a.z : a.y) >> (shift + 6) & 3) << 4;
+    const int byte = 8 * (2 * row + (block & 1));
+    return (int)(low >> (byte + 4 * is_min) & 15) |
+           (int)(high >> (byte + 4 * (block >> 1 & 1) + 2 * is_min) & 3) << 4;
+}
+
+template <int TYPE>
+static __device__ __forceinline__ int six_bits_of(const lane_header<TYPE> &h, int block, int row, int is_min)
+{
+    return six_bits(word_of(h.a[1], block >> 1), block < 4 ? h.a[0].z : h.a[0].w, block, row, is_min);
 }
 
 template <int TYPE>
@@ -263,8 +283,8 @@ static __device__ __forceinline__ int sub_scale(const lane_header<TYPE> &h, int 
         int nibble = byte_of(h.a[row], i & 7) >> (i < 8 ? 0 : 4) & 15;
         int top = byte_of(h.a[row], 8 + (i & 3)) >> 2 * (i >> 2) & 3;
         return (nibble | top << 4) - 32;
-    } else if constexpr (TYPE == SHARPI_TYPE_Q4_K || TYPE == SHARPI_TYPE_Q5_K) {
-        return six_bit_scale(h.a[row], block, 0);
+    } else if constexpr (weight_type<TYPE>::six_bits) {
+        return six_bits_of<TYPE>(h, block, row, 0);
     } else if constexpr (TYPE == SHARPI_TYPE_Q6_K) {
         return (int8_t)byte_of(h.a[row], 2 * block + sub);
     } else if constexpr (TYPE == SHARPI_TYPE_IQ4_XS) {
@@ -279,8 +299,8 @@ static __device__ __forceinline__ int sub_min(const lane_header<TYPE> &h, int bl
 {
     if constexpr (TYPE == SHARPI_TYPE_Q2_K)
         return byte_of(h.a[row], 2 * block + sub) >> 4;
-    else if constexpr (TYPE == SHARPI_TYPE_Q4_K || TYPE == SHARPI_TYPE_Q5_K)
-        return six_bit_scale(h.a[row], block, 1);
+    else if constexpr (weight_type<TYPE>::six_bits)
+        return six_bits_of<TYPE>(h, block, row, 1);
     else
         return 1;
 }
@@ -313,10 +333,17 @@ static __device__ __forceinline__ void block_scale_at(const uint8_t *slab, int g
     }
 }
 
+static __device__ __forceinline__ int six_bits_at(const uint8_t *slab, int g, uint32_t block, int row,
+                                                  int is_min)
+{
+    const uint32_t *words = (const uint32_t *)(slab + 32 * g);
+    return six_bits(words[4 + (block >> 1)], words[2 + (block >> 2)], (int)block, row, is_min);
+}
+
 /* Types of 256-element blocks. */
 template <int TYPE>
-static __device__ __forceinline__ int sub_scale_at(const lane_header<TYPE> &h, uint32_t block, int row,
-                                                   int sub)
+static __device__ __forceinline__ int sub_scale_at(const uint8_t *slab, const lane_header<TYPE> &h, int g,
+                                                   uint32_t block, int row, int sub)
 {
     const uint4 a = h.a[row];
     const uint32_t i = 2 * block + sub;
@@ -331,18 +358,19 @@ static __device__ __forceinline__ int sub_scale_at(const lane_header<TYPE> &h, u
     } else if constexpr (TYPE == SHARPI_TYPE_IQ4_XS) {
         return (int)((a.y >> 4 * block & 15) | (a.x >> (16 + 2 * block) & 3) << 4) - 32;
     } else {
-        return byte_at(a.y & 0x3f3f3f3fu, (a.w & 0x0f0f0f0fu) | (a.y >> 2 & 0x30303030u), block);
+        return six_bits_at(slab, g, block, row, 0);
     }
 }
 
 template <int TYPE>
-static __device__ __forceinline__ int sub_min_at(const lane_header<TYPE> &h, uint32_t block, int row, int sub)
+static __device__ __forceinline__ int sub_min_at(const uint8_t *slab, const lane_header<TYPE> &h, int g,
+                                                 uint32_t block, int row, int sub)
 {
     const uint4 a = h.a[row];
     if constexpr (TYPE == SHARPI_TYPE_Q2_K)
         return byte_at(block < 4 ? a.x : a.z, block < 4 ? a.y : a.w, 2 * (block & 3) + sub) >> 4;
     else
-        return byte_at(a.z & 0x3f3f3f3fu, (a.w >> 4 & 0x0f0f0f0fu) | (a.z >> 2 & 0x30303030u), block);
+        return six_bits_at(slab, g, block, row, 1);
 }
 
 /* ---- Exact f32 ---- */

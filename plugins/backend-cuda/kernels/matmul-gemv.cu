@@ -143,7 +143,10 @@ static __device__ __forceinline__ void pass_quantized(const gemv_params &a, cons
             slab_load(next, l, index + a.team);
         copy_wait(a.n_stages - 1);
         __syncwarp();
-        slab_dot<TYPE, NT>(slab, x, l, acc);
+        if constexpr (NT == 1)
+            slab_dot_one<TYPE>(shared_address(slab), x.f[0], l.lane, acc);
+        else
+            slab_dot<TYPE, NT>(slab, x, l, acc);
         __syncwarp();
         if (!ahead && more)
             slab_load(x, l, index + a.team);

@@ -73,14 +73,8 @@ static __device__ __forceinline__ act_fragment act_load(const gemv_lane<NT> &l, 
     uint32_t first = slab_index * 8 + f * each;
     if (whole) {
         x.word = *(const uint2 *)(l.word + first * 32);
-        if constexpr (NT == 1) {
-            float4 d = *(const float4 *)(l.scale[0] + first * 8);
-            x.d[0] = make_float2(d.x, d.y);
-            x.d[1] = make_float2(d.z, d.w);
-        } else {
-            x.d[0] = *(const float2 *)(l.scale[0] + first * 8);
-            x.d[1] = *(const float2 *)(l.scale[1] + first * 8);
-        }
+        x.d[0] = *(const float2 *)(l.scale[0] + first * 8);
+        x.d[1] = *(const float2 *)(l.scale[1] + first * 8);
         return x;
     }
     x.word = first + l.word_block < l.n_blocks ? *(const uint2 *)(l.word + first * 32) : make_uint2(0, 0);
@@ -104,20 +98,27 @@ static __device__ __forceinline__ act_walk act_walk_from(const gemv_lane<1> &l, 
     return w;
 }
 
-static __device__ __forceinline__ void act_next(act_fragment &x, act_walk &w, const gemv_lane<1> &l)
+/* The next N slabs'. */
+template <int N>
+static __device__ __forceinline__ void act_next(act_fragment x[N], act_walk &w, const gemv_lane<1> &l)
 {
-    if (w.slab < w.n_whole) {
+    if (w.slab + N <= w.n_whole) {
         __builtin_assume(__isGlobal(w.scale) && __isGlobal(w.word));
-        const float4 d = *(const float4 *)w.scale;
-        x.word = *(const uint2 *)w.word;
-        x.d[0] = make_float2(d.x, d.y);
-        x.d[1] = make_float2(d.z, d.w);
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            const float4 d = *(const float4 *)(w.scale + 64 * i);
+            x[i].word = *(const uint2 *)(w.word + 256 * i);
+            x[i].d[0] = make_float2(d.x, d.y);
+            x[i].d[1] = make_float2(d.z, d.w);
+        }
     } else {
-        x = act_load<1>(l, w.slab, 0, false);
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            x[i] = act_load<1>(l, w.slab + i, 0, false);
     }
-    w.slab++;
-    w.word += 256;
-    w.scale += 64;
+    w.slab += N;
+    w.word += 256 * N;
+    w.scale += 64 * N;
 }
 
 /* c += a b: 16 rows x 8 tokens over 32 or 16 columns. */
@@ -136,6 +137,16 @@ static __device__ __forceinline__ void mma_s8_k16(int c[4], uint32_t a0, uint32_
         : "r"(a0), "r"(a1), "r"(b0));
 }
 
+/* The same with codes from 0 to 255. */
+static __device__ __forceinline__ void mma_u8_k32(int c[4], uint32_t a0, uint32_t a1, uint32_t a2,
+                                                  uint32_t a3, uint32_t b0, uint32_t b1)
+{
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
 /* Types of 256-element blocks: sums before d and dmin. */
 struct slab_sums {
     float sum[4], min[4];
@@ -148,15 +159,15 @@ static __device__ __forceinline__ void scale_sum(const uint8_t *slab, const lane
 {
     using W = weight_type<TYPE>;
     if constexpr (W::two_scales) {
-        sum += d.x *
-               (float)(c0 * sub_scale_at<TYPE>(h, block, row, 0) + c1 * sub_scale_at<TYPE>(h, block, row, 1));
+        sum += d.x * (float)(c0 * sub_scale_at<TYPE>(slab, h, g, block, row, 0) +
+                             c1 * sub_scale_at<TYPE>(slab, h, g, block, row, 1));
         if constexpr (W::has_min)
-            min += d.x * (float)(min0 * sub_min_at<TYPE>(h, block, row, 0) +
-                                 min1 * sub_min_at<TYPE>(h, block, row, 1));
+            min += d.x * (float)(min0 * sub_min_at<TYPE>(slab, h, g, block, row, 0) +
+                                 min1 * sub_min_at<TYPE>(slab, h, g, block, row, 1));
     } else if constexpr (W::is_super) {
-        sum += d.x * (float)(c0 * sub_scale_at<TYPE>(h, block, row, 0));
+        sum += d.x * (float)(c0 * sub_scale_at<TYPE>(slab, h, g, block, row, 0));
         if constexpr (W::has_min)
-            min += d.y * (float)sub_min_at<TYPE>(h, block, row, 0);
+            min += d.y * (float)sub_min_at<TYPE>(slab, h, g, block, row, 0);
     } else {
         float scale, offset;
         block_scale_at<TYPE>(slab, g, block, row, scale, offset);
@@ -166,97 +177,21 @@ static __device__ __forceinline__ void scale_sum(const uint8_t *slab, const lane
     }
 }
 
-/* A lane's granules of a slab, 16 bytes at a time: left to itself the compiler loads words one by one, which meet in a quarter of the
- * banks. In registers; as bytes they are a slab of a warp with one lane, but for its header. */
-template <int TYPE> struct lane_slab {
-    alignas(16) uint8_t bytes[weight_type<TYPE>::layout.header + 512 * (weight_type<TYPE>::layout.high_bits +
-                                                                        weight_type<TYPE>::layout.low_bits)];
-};
-
-static __device__ __forceinline__ uint4 load_shared_now(const void *p)
-{
-    uint4 v;
-    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                 : "r"((uint32_t)__cvta_generic_to_shared(p))
-                 : "memory");
-    return v;
-}
-
-static __device__ __forceinline__ uint32_t load_shared_word_now(const void *p)
-{
-    uint32_t v;
-    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"((uint32_t)__cvta_generic_to_shared(p)) : "memory");
-    return v;
-}
-
-template <int TYPE>
-static __device__ __forceinline__ void lane_slab_load(lane_slab<TYPE> &s, const uint8_t *slab, int lane)
-{
-    constexpr slab_layout l = weight_type<TYPE>::layout;
-#pragma unroll
-    for (uint32_t at = l.header; at < sizeof s.bytes; at += 512)
-        *(uint4 *)(s.bytes + at) = load_shared_now(slab + at + 16 * lane);
-}
-
-/* A lane's scales of blocks 2t and 2t + 1 of both rows, two f16 a row; only of types whose headers are just these. */
-template <int TYPE> struct lane_scales {
-    static constexpr bool exist = TYPE == SHARPI_TYPE_Q4_0 || TYPE == SHARPI_TYPE_Q5_0 ||
-                                  TYPE == SHARPI_TYPE_Q8_0 || TYPE == SHARPI_TYPE_IQ4_NL;
-    uint32_t row[2];
-
-    __device__ __forceinline__ void load(const uint8_t *slab, int lane)
-    {
-        const uint8_t *p = slab + (lane >> 2) * 32 + (lane & 3) * 4;
-        row[0] = load_shared_word_now(p);
-        row[1] = load_shared_word_now(p + 16);
-    }
-    __device__ __forceinline__ float at(int r, int n) const
-    {
-        return half_bits(row[r] >> 16 * n & 0xffff) * (1.0f / weight_type<TYPE>::value_factor);
-    }
-};
-
-/* One token, types with one scale per block: the sums of all eight blocks' products with all eight columns, of which a lane keeps those of
- * blocks 2t and 2t + 1 with their own columns. Products do not wait for each other. */
-template <int TYPE>
-static __device__ __forceinline__ void dot_blocks(const uint8_t *codes, const act_fragment &x, int lane,
-                                                  int c[4])
-{
-    const bool odd = lane & 1, high = lane & 2;
-    int all[8][4] = {};
-#pragma unroll
-    for (int b = 0; b < 8; b++) {
-        uint32_t v[2][2];
-        lane_values<TYPE>(codes, b, 0, 0, v[0]);
-        lane_values<TYPE>(codes, b, 1, 0, v[1]);
-        mma_s8_k32(all[b], v[0][0], v[1][0], v[0][1], v[1][1], x.word.x, x.word.y);
-    }
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const int n = i & 1, low = odd ? all[2 + n][i] : all[n][i], up = odd ? all[6 + n][i] : all[4 + n][i];
-        c[i] = high ? up : low;
-    }
-}
-
-/* Fragment f's blocks. `codes`: where lane_values finds them as lane `codes_lane`. APART: there are registers for dot_blocks. */
-template <int TYPE, int NT, bool APART>
-static __device__ __forceinline__ void dot_fragment(const uint8_t *slab, const uint8_t *codes, int codes_lane,
-                                                    const lane_header<TYPE> &h, const act_fragment &x, int f,
-                                                    const gemv_lane<NT> &l, float acc[2][2], slab_sums &part)
+/* Fragment f's blocks. */
+template <int TYPE, int NT>
+static __device__ __forceinline__ void dot_fragment(const uint8_t *slab, const lane_header<TYPE> &h,
+                                                    const act_fragment &x, int f, const gemv_lane<NT> &l,
+                                                    float acc[2][2], slab_sums &part)
 {
     using W = weight_type<TYPE>;
     constexpr int each = 8 / NT;
     int c[2][4] = {}, ones[2][4] = {};
-    constexpr bool apart = APART && NT == 1 && !W::two_scales;
-    if constexpr (apart)
-        dot_blocks<TYPE>(codes, x, l.lane, c[0]);
 #pragma unroll
-    for (int j = 0; j < (apart ? 0 : each); j++) {
+    for (int j = 0; j < each; j++) {
         const int b = f * each + j;
         uint32_t v[2][2];
-        lane_values<TYPE>(codes, b, 0, codes_lane, v[0]);
-        lane_values<TYPE>(codes, b, 1, codes_lane, v[1]);
+        lane_values<TYPE>(slab, b, 0, l.lane, v[0]);
+        lane_values<TYPE>(slab, b, 1, l.lane, v[1]);
         const bool mine = NT == 8 || l.word_block == j;
         const uint32_t x0 = mine ? x.word.x : 0, x1 = mine ? x.word.y : 0;
         if constexpr (W::two_scales) {
@@ -272,7 +207,7 @@ static __device__ __forceinline__ void dot_fragment(const uint8_t *slab, const u
     }
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        const uint32_t block = f * each + (NT == 8 ? 0 : l.scale_block[NT == 1 ? i & 1 : 0]);
+        const uint32_t block = f * each + (NT == 8 ? 0 : l.scale_block[0]);
         scale_sum<TYPE>(slab, h, l.lane >> 2, block, i >> 1, c[0][i], c[1][i], ones[0][i], ones[1][i],
                         x.d[i & 1], acc[i >> 1][i & 1], part.sum[i], part.min[i]);
     }
@@ -306,41 +241,266 @@ static __device__ __forceinline__ void slab_load(act_slab<NT> &x, const gemv_lan
         x.f[f] = act_load<NT>(l, index, f, whole);
 }
 
-/* One token: what the lane has of the products of blocks 2t and 2t + 1, scaled. */
-template <int TYPE>
-static __device__ __forceinline__ void dot_scaled(const lane_slab<TYPE> &codes,
-                                                  const lane_scales<TYPE> &scales, const act_fragment &x,
-                                                  int lane, float acc[2][2])
-{
-    int c[4];
-    dot_blocks<TYPE>(codes.bytes, x, lane, c);
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        acc[i >> 1][i & 1] += scales.at(i >> 1, i & 1) * (x.d[i & 1].x * (float)c[i]);
-}
-
-template <int TYPE, int NT, bool APART = false>
+/* Several tokens. */
+template <int TYPE, int NT>
 static __device__ __forceinline__ void slab_dot(const uint8_t *slab, const act_slab<NT> &x,
                                                 const gemv_lane<NT> &l, float acc[2][2])
 {
-    if constexpr (APART && NT == 1 && lane_scales<TYPE>::exist) {
-        lane_scales<TYPE> scales;
-        lane_slab<TYPE> codes;
-        scales.load(slab, l.lane); /* first, so that it is there when it is wanted */
-        lane_slab_load(codes, slab, l.lane);
-        dot_scaled<TYPE>(codes, scales, x.f[0], l.lane, acc);
-        return;
-    }
     const lane_header<TYPE> h = lane_header_load<TYPE>(slab, l.lane);
     slab_sums part = {};
-    if constexpr (NT == 1) {
-        lane_slab<TYPE> codes;
-        lane_slab_load(codes, slab, l.lane);
-        dot_fragment<TYPE, NT, APART>(slab, codes.bytes, 0, h, x.f[0], 0, l, acc, part);
-    } else { /* registers are needed for activations */
 #pragma unroll
-        for (int f = 0; f < NT; f++)
-            dot_fragment<TYPE, NT, APART>(slab, slab, l.lane, h, x.f[f], f, l, acc, part);
+    for (int f = 0; f < NT; f++)
+        dot_fragment<TYPE, NT>(slab, h, x.f[f], f, l, acc, part);
+    dot_finish<TYPE>(h, part, acc);
+}
+
+/* ---- Quantized, one token ----
+ *
+ * Column n of the right operand has block n's activations, so of the products of block b's weights only column b's are wanted.
+ *
+ * By bytes: blocks b and b + 4 share their sums, by zeros in the others' half of the columns: their products are four pairs that do
+ * not wait for each other, and a lane takes what it wants, columns 2t and 2t + 1, from two of them.
+ *
+ * By nibbles, 4-bit codes of an even and an odd block in a byte: two products of both blocks' columns, of the low nibbles and of the whole
+ * bytes. The even block's sum is the first's; the odd block's is a sixteenth of how much more the second is in its column. All
+ * pairs of blocks share their sums, by zeros in the columns of other pairs. So a mask for two blocks is all the unpacking.
+ */
+
+static __device__ __forceinline__ uint4 load_shared_now(uint32_t address)
+{
+    uint4 v;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "r"(address)
+                 : "memory");
+    return v;
+}
+
+static __device__ __forceinline__ uint2 load_shared_pair_now(uint32_t address)
+{
+    uint2 v;
+    asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(address) : "memory");
+    return v;
+}
+
+static __device__ __forceinline__ uint32_t load_shared_word_now(uint32_t address)
+{
+    uint32_t v;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
+    return v;
+}
+
+/* A lane's granules of a slab, 16 bytes at a time: left to itself the compiler loads words one by one, which meet in a quarter of the
+ * banks. In registers; as bytes they are a slab of a warp with one lane, but for its header. */
+template <int TYPE> struct lane_slab {
+    alignas(16) uint8_t bytes[weight_type<TYPE>::layout.header + 512 * (weight_type<TYPE>::layout.high_bits +
+                                                                        weight_type<TYPE>::layout.low_bits)];
+};
+
+template <int TYPE>
+static __device__ __forceinline__ void lane_slab_load(lane_slab<TYPE> &s, uint32_t slab, int lane)
+{
+    constexpr slab_layout l = weight_type<TYPE>::layout;
+#pragma unroll
+    for (uint32_t at = l.header; at < sizeof s.bytes; at += 512)
+        *(uint4 *)(s.bytes + at) = load_shared_now(slab + at + 16 * lane);
+}
+
+/* The bytes of both rows and sub-blocks: v[2 * sub-block + row], the left operand. */
+template <int TYPE>
+static __device__ __forceinline__ void one_values(const lane_slab<TYPE> &codes, int block, uint32_t v[4])
+{
+    uint32_t of_row[2][2];
+    lane_values<TYPE>(codes.bytes, block, 0, 0, of_row[0]);
+    lane_values<TYPE>(codes.bytes, block, 1, 0, of_row[1]);
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        v[i] = of_row[i & 1][i >> 1];
+}
+
+/* Sums begin at this whole number, which as a float's bits is 1.5 * 2^23: a sum's bits less that float are the sum as a float. */
+static constexpr int SUM_BEGIN = 0x4b400000;
+
+static __device__ __forceinline__ float sum_value(int sum)
+{
+    return __int_as_float(sum) - __int_as_float(SUM_BEGIN);
+}
+
+static __device__ __forceinline__ float sum_more(int sum, int less)
+{
+    return __int_as_float(sum) - __int_as_float(less);
+}
+
+/* By nibbles. f[2 * row + which]: of blocks 2t and 2t + 1, the codes' products, as they are and times 16. */
+template <int TYPE>
+static __device__ __forceinline__ void nibble_products(const lane_slab<TYPE> &codes, const act_fragment &x,
+                                                       int lane, float f[4])
+{
+    int low[4] = {SUM_BEGIN, SUM_BEGIN, SUM_BEGIN, SUM_BEGIN},
+        all[4] = {SUM_BEGIN, SUM_BEGIN, SUM_BEGIN, SUM_BEGIN};
+#pragma unroll
+    for (int pair = 0; pair < 4; pair++) {
+        const uint4 q = lane_granule(codes.bytes + weight_type<TYPE>::low_offset, pair, 0);
+        const uint2 w = lane >> 3 == pair ? x.word : make_uint2(0, 0);
+        mma_u8_k32(low, q.x & 0x0f0f0f0fu, q.y & 0x0f0f0f0fu, q.z & 0x0f0f0f0fu, q.w & 0x0f0f0f0fu, w.x, w.y);
+        mma_u8_k32(all, q.x, q.y, q.z, q.w, w.x, w.y);
+    }
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        f[2 * r] = sum_value(low[2 * r]);
+        f[2 * r + 1] = sum_more(all[2 * r + 1], low[2 * r + 1]);
+    }
+}
+
+/* By bytes. Of the products of blocks 2t and 2t + 1 with their columns, the lane's: c[2 * row + which], for types whose sub-blocks
+ * have scales of their own one c for each. */
+template <int TYPE>
+static __device__ __forceinline__ void one_products(const lane_slab<TYPE> &codes, const act_fragment &x,
+                                                    int lane, int c[1 + weight_type<TYPE>::two_scales][4])
+{
+    constexpr int n_sub = 1 + weight_type<TYPE>::two_scales;
+    const bool odd = lane & 1, high = lane & 16;
+    const uint2 low_x = high ? make_uint2(0, 0) : x.word, high_x = high ? x.word : make_uint2(0, 0);
+    int all[4][n_sub][4];
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            for (int sub = 0; sub < n_sub; sub++)
+                all[j][sub][i] = SUM_BEGIN;
+        }
+#pragma unroll
+        for (int b = j; b < 8; b += 4) {
+            const uint2 w = b < 4 ? low_x : high_x;
+            uint32_t v[4];
+            one_values<TYPE>(codes, b, v);
+            if constexpr (n_sub == 2) {
+                mma_s8_k16(all[j][0], v[0], v[1], w.x);
+                mma_s8_k16(all[j][1], v[2], v[3], w.y);
+            } else {
+                mma_s8_k32(all[j][0], v[0], v[1], v[2], v[3], w.x, w.y);
+            }
+        }
+    }
+#pragma unroll
+    for (int sub = 0; sub < n_sub; sub++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            c[sub][i] = odd ? all[2 + (i & 1)][sub][i] : all[i & 1][sub][i];
+    }
+}
+
+/* A lane's scales of its blocks and rows; what of the header it wants for that. */
+template <int TYPE> struct one_header {
+    static constexpr bool nibbles = TYPE == SHARPI_TYPE_Q4_0 || TYPE == SHARPI_TYPE_Q4_K;
+    static constexpr bool halves = TYPE == SHARPI_TYPE_Q4_0 || TYPE == SHARPI_TYPE_Q5_0 ||
+                                   TYPE == SHARPI_TYPE_Q8_0 || TYPE == SHARPI_TYPE_IQ4_NL;
+    uint32_t a, b; /* halves: of either row; six bits: lower and upper bits */
+    uint2 d;       /* six bits: of either row */
+
+    __device__ __forceinline__ void load(uint32_t slab, int lane)
+    {
+        const uint32_t g = (uint32_t)lane >> 2, t = (uint32_t)lane & 3;
+        if constexpr (halves) {
+            a = load_shared_word_now(slab + g * 32 + t * 4);
+            b = load_shared_word_now(slab + g * 32 + t * 4 + 16);
+        } else if constexpr (weight_type<TYPE>::six_bits) {
+            a = load_shared_word_now(slab + g * 32 + 16 + t * 4);
+            b = load_shared_word_now(slab + g * 32 + 8 + (t >> 1) * 4) >> (t & 1) * 4;
+            d = load_shared_pair_now(slab + g * 32);
+        }
+    }
+};
+
+static __device__ __forceinline__ float2 halves_of(uint32_t pair)
+{
+    return __half22float2(*(const __half2 *)&pair);
+}
+
+/* Bytes 2 i and 2 i + 1 of v as floats: as the last bits of halves from 1024 on, less that. */
+static __device__ __forceinline__ float2 bytes_of(uint32_t v, int i)
+{
+    const uint32_t pair = __byte_perm(v, 0x64646464u, i ? 0x4342 : 0x4140);
+    return __half22float2(__hsub2(*(const __half2 *)&pair, __floats2half2_rn(1024.0f, 1024.0f)));
+}
+
+/* f: the products of blocks 2t and 2t + 1, [2 * row + which]. */
+template <int TYPE>
+static __device__ __forceinline__ void one_scale(const one_header<TYPE> &h, const act_fragment &x, float f[4],
+                                                 float acc[2][2])
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const int n = i & 1;
+        const float factor = one_header<TYPE>::nibbles ? (n ? 16.0f : 1.0f) : weight_type<TYPE>::value_factor;
+        f[i] *= x.d[n].x * (1.0f / factor);
+        if (TYPE == SHARPI_TYPE_Q4_0)
+            f[i] -= x.d[n].y * 8.0f;
+    }
+    if constexpr (one_header<TYPE>::halves) {
+        const float2 s[2] = {halves_of(h.a), halves_of(h.b)};
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            acc[r][0] += s[r].x * f[2 * r];
+            acc[r][1] += s[r].y * f[2 * r + 1];
+        }
+    } else {
+        const uint32_t scales = (h.a & 0x0f0f0f0fu) | (h.b << 4 & 0x30303030u),
+                       mins = (h.a >> 4 & 0x0f0f0f0fu) | (h.b << 2 & 0x30303030u);
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            const float2 s = bytes_of(scales, r), m = bytes_of(mins, r), d = halves_of(r ? h.d.y : h.d.x);
+            acc[r][0] += d.x * (s.x * f[2 * r] + s.y * f[2 * r + 1]);
+            acc[r][1] -= d.y * (m.x * x.d[0].y + m.y * x.d[1].y);
+        }
+    }
+}
+
+/* Sums of the activations themselves, of blocks 2t and 2t + 1, a sub-block's each: column n's are block n's. */
+static __device__ __forceinline__ void one_sums(const act_fragment &x, int ones[2][4])
+{
+    mma_s8_k16(ones[0], 0x01010101, 0x01010101, x.word.x);
+    mma_s8_k16(ones[1], 0x01010101, 0x01010101, x.word.y);
+}
+
+/* `slab`: its address in shared memory. */
+template <int TYPE>
+static __device__ __forceinline__ void slab_dot_one(uint32_t slab, const act_fragment &x, int lane,
+                                                    float acc[2][2])
+{
+    using W = weight_type<TYPE>;
+    lane_slab<TYPE> codes;
+    int c[1 + W::two_scales][4];
+    if constexpr (one_header<TYPE>::halves || W::six_bits) {
+        one_header<TYPE> h;
+        float f[4];
+        h.load(slab, lane); /* first, so that it is there when it is wanted */
+        lane_slab_load(codes, slab, lane);
+        if constexpr (one_header<TYPE>::nibbles) {
+            nibble_products<TYPE>(codes, x, lane, f);
+        } else {
+            one_products<TYPE>(codes, x, lane, c);
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                f[i] = sum_value(c[0][i]);
+        }
+        one_scale<TYPE>(h, x, f, acc);
+        return;
+    }
+    const uint8_t *at = (const uint8_t *)__cvta_shared_to_generic(slab);
+    const lane_header<TYPE> h = lane_header_load<TYPE>(at, lane);
+    slab_sums part = {};
+    lane_slab_load(codes, slab, lane);
+    one_products<TYPE>(codes, x, lane, c);
+    int ones[2][4] = {};
+    if constexpr (W::two_scales && W::has_min)
+        one_sums(x, ones);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const int last = W::two_scales;
+        scale_sum<TYPE>(at, h, lane >> 2, 2 * (lane & 3) + (i & 1), i >> 1, c[0][i] - SUM_BEGIN,
+                        c[last][i] - SUM_BEGIN, ones[0][i], ones[1][i], x.d[i & 1], acc[i >> 1][i & 1],
+                        part.sum[i], part.min[i]);
     }
     dot_finish<TYPE>(h, part, acc);
 }

@@ -9,8 +9,8 @@
  * has bytes 16 l .. 16 l + 15. The last slab of a group ends with the last granule of its low plane that holds a column < n_in.
  *
  * A code's low and high bits (LOW + HIGH bits, after `flip` below) lie in the low and the high plane. Granules, as four words of a lane:
- *   low 4:  64 columns; word 2 * (block & 1) + row. Byte j: low nibble sub-block 0, high nibble sub-block 1, column 4t + j.
- *           Types with a table: nibbles 0..3 are sub-block 0, nibbles 4..7 sub-block 1.
+ *   low 4:  64 columns; word 2 * sub-block + row. Byte j: low nibble the even block, high nibble the odd block, column 4t + j.
+ *           Types with a table: word 2 * (block & 1) + row; nibbles 0..3 are sub-block 0, nibbles 4..7 sub-block 1.
  *   low 8:  32 columns; word 2 * row + sub-block.
  *   low 2, high 2: 128 columns; word block & 3, in byte j bits 2c, 2c + 1 with c = 2 * row + sub-block.
  *   high 1: 256 columns; word block >> 1, in byte j bit 4 * (block & 1) + 2 * row + sub-block.
@@ -19,9 +19,12 @@
  *
  * Headers hold, for each g, the part of row g and then that of row g + 8:
  *   q4_0 q5_0 q8_0 iq4_nl: f16 d [8 blocks]   q4_1 q5_1: f16 {d, m} [8 blocks]   mxfp4: exponent bytes [8 blocks]
- *   q4_k q5_k: the file's f16 d, dmin and 12 bytes of scales   iq4_xs: the file's f16 d, 2 and 4 bytes of scales
+ *   iq4_xs: the file's f16 d, 2 and 4 bytes of scales
  *   q3_k: the file's 12 bytes of scales, f16 d, 2 bytes unused
  *   q2_k: 16 bytes of scales; then for all rows f16 {d, dmin}   q6_k: 16 bytes of scales; then for all rows f16 d
+ * q4_k q5_k, for each g: f16 {d, dmin} of row g and of row g + 8; two words with the upper 2 bits and four with the lower 4 bits of what
+ * the lanes t want, scale s and min m of blocks 2t and 2t + 1. In byte 2 * row + (block & 1) of lane t's word of the four: s, m;
+ * of word t >> 1 of the two, from bit 4 * (t & 1) on: s, m.
  */
 #ifndef SHARPI_BACKEND_CUDA_MATMUL_LAYOUT_H
 #define SHARPI_BACKEND_CUDA_MATMUL_LAYOUT_H
@@ -55,7 +58,7 @@ LAYOUT_FN struct slab_layout slab_layout_of(int32_t type)
     case SHARPI_TYPE_BF16:
         return slab_layout_make(128, 0, 0, 16, 0);
     case SHARPI_TYPE_Q4_0:
-        return slab_layout_make(256, 256, 0, 4, 8);
+        return slab_layout_make(256, 256, 0, 4, 0);
     case SHARPI_TYPE_IQ4_NL:
         return slab_layout_make(256, 256, 0, 4, 0);
     case SHARPI_TYPE_Q4_1:

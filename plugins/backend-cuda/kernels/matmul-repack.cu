@@ -58,14 +58,37 @@ static __device__ void add_codes(uint32_t *low, uint32_t *high, int block, int r
                  h = code[i] >> low_bits;
         if (low_bits == 8)
             low[4 * block + combo] |= l << 8 * j;
+        else if (low_bits == 4 && weight_type<TYPE>::has_table)
+            low[2 * block + row] |= l << (16 * sub + 4 * j);
         else if (low_bits == 4)
-            low[2 * block + row] |= l << (weight_type<TYPE>::has_table ? 16 * sub + 4 * j : 8 * j + 4 * sub);
+            low[4 * (block >> 1) + 2 * sub + row] |= l << (8 * j + 4 * (block & 1));
         else
             low[block] |= l << (8 * j + 2 * combo);
         if (high_bits == 2)
             high[block] |= h << (8 * j + 2 * combo);
         else if (high_bits == 1)
             high[block >> 1] |= h << (8 * j + 4 * (block & 1) + combo);
+    }
+}
+
+/* A row's part of a header with scales and mins of 6 bits. */
+static __device__ void write_six_bits(uint8_t *to, uint32_t row, const uint8_t *p)
+{
+    const uint8_t *q = p + 4;
+    for (uint32_t i = 0; i < 4; i++)
+        to[4 * row + i] = p[i];
+    for (uint32_t word = 0; word < 2; word++) {
+        for (uint32_t j = 0; j < 2; j++) {
+            uint32_t upper = 0;
+            for (uint32_t k = 0; k < 2; k++) { /* lanes */
+                const uint32_t block = 4 * word + 2 * k + j, i = block & 3;
+                const uint32_t scale = block < 4 ? q[i] & 63 : (q[8 + i] & 15) | q[i] >> 6 << 4,
+                               min = block < 4 ? q[4 + i] & 63 : q[8 + i] >> 4 | q[4 + i] >> 6 << 4;
+                to[16 + 4 * (block >> 1) + 2 * row + j] = (uint8_t)((scale & 15) | (min & 15) << 4);
+                upper |= (scale >> 4 | min >> 4 << 2) << 4 * k;
+            }
+            to[8 + 4 * word + 2 * row + j] = (uint8_t)upper;
+        }
     }
 }
 
@@ -92,7 +115,10 @@ static __device__ void write_header(uint8_t *header, uint32_t g, uint32_t row, c
     } else {
         constexpr uint32_t bytes = TYPE == SHARPI_TYPE_IQ4_XS ? 8 : 16;
         uint8_t *to = header + place * bytes;
-        if (!p) {
+        if (weight_type<TYPE>::six_bits) {
+            const uint8_t none[16] = {};
+            write_six_bits(header + 32 * g, row, p ? p : none);
+        } else if (!p) {
             for (uint32_t i = 0; i < bytes; i++)
                 to[i] = 0;
         } else if (TYPE == SHARPI_TYPE_Q3_K) {

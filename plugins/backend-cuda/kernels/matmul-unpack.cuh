@@ -35,9 +35,10 @@ static __device__ __forceinline__ void block_words(const uint8_t *slab, const la
         const float d = raw_block_scale<TYPE>(h, 0, row);
 #pragma unroll
         for (int sub = 0; sub < n_sub; sub++) {
-            scale[sub] = d * (float)sub_scale_at<TYPE>(h, block, row, sub);
+            scale[sub] = d * (float)sub_scale_at<TYPE>(slab, h, g, block, row, sub);
             if constexpr (W::has_min)
-                offset[sub] = -block_min<TYPE>(h, 0, row) * (float)sub_min_at<TYPE>(h, block, row, sub);
+                offset[sub] =
+                    -block_min<TYPE>(h, 0, row) * (float)sub_min_at<TYPE>(slab, h, g, block, row, sub);
         }
     } else if constexpr (W::value_factor > 1) {
         scale[0] = __half2float(((const __half *)slab)[(2 * g + row) * 8 + block]);
@@ -129,7 +130,7 @@ static __device__ __forceinline__ uint32_t step_codes(const lane_bits<TYPE> &bit
     uint32_t v;
 
     if constexpr (W::layout.low_bits == 4)
-        v = word_of(bits.low[0], 2 * i + row) >> 4 * sub & 0x0f0f0f0fu;
+        v = word_of(bits.low[0], 2 * sub + row) >> 4 * i & 0x0f0f0f0fu;
     else
         v = word_of(bits.low[0], in_four) >> 2 * combo & 0x03030303u;
     if constexpr (W::layout.high_bits == 1) {

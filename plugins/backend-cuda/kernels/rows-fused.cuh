@@ -122,11 +122,7 @@ static __device__ __forceinline__ void store_codes(const norms_params &p, uint32
     uint8_t *to = p.codes + (uint64_t)row * p.codes_stride;
     const uint32_t padded = p.format == ACT_BF16 ? (p.chunks + 15) / 16 * 16 : p.chunks;
     if (p.format == ACT_Q8) {
-#pragma unroll
-        for (int i = 0; i < NV; i++) {
-            uint32_t c = threadIdx.x + (uint32_t)i * n_threads;
-            act_store_q8(to, p.width, 4 * c, x[i], 0xffffffffu, c < p.chunks);
-        }
+        act_store_q8_all<NV>(to, p.width, 4 * threadIdx.x, 4 * n_threads, x, p.width);
         return;
     }
 #pragma unroll

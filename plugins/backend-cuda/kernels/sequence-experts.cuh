@@ -216,18 +216,8 @@ static __device__ __forceinline__ void store_choice(const struct moe_route &r, c
 
 /* ---- Activations of down */
 
-/* Four columns as codes; their sum is added to `sum`. */
-static __device__ __forceinline__ uint32_t codes_of(float4 v, float inverse, int &sum)
-{
-    const int a = __float2int_rn(v.x * inverse), b = __float2int_rn(v.y * inverse),
-              c = __float2int_rn(v.z * inverse), e = __float2int_rn(v.w * inverse);
-    sum += a + b + c + e;
-    return (uint32_t)(a & 255) | (uint32_t)(b & 255) << 8 | (uint32_t)(c & 255) << 16 |
-           (uint32_t)(e & 255) << 24;
-}
-
 /* A slab's activations of an f32 row, each block of 32 columns as act_store_q8 makes it; four lanes have a block. */
-static __device__ __forceinline__ void slab_quantize(act_slab<1> &x, const float *row, uint32_t n_in,
+static __device__ __forceinline__ void slab_quantize(act_fragment &x, const float *row, uint32_t n_in,
                                                      uint32_t slab, int lane)
 {
     const uint32_t column = slab * 256 + (uint32_t)(lane >> 2) * 32 + 4 * (uint32_t)(lane & 3);
@@ -239,16 +229,16 @@ static __device__ __forceinline__ void slab_quantize(act_slab<1> &x, const float
     amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, 1));
     amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, 2));
     const float2 scales = act_scales_q8(amax);
-    int sum = 0;
-    x.f[0].word.x = codes_of(a, scales.y, sum);
-    x.f[0].word.y = codes_of(b, scales.y, sum);
+    x.word.x = act_codes_q8(a, scales.y);
+    x.word.y = act_codes_q8(b, scales.y);
+    int sum = __dp4a((int)x.word.x, 0x01010101, __dp4a((int)x.word.y, 0x01010101, 0));
     sum += __shfl_xor_sync(~0u, sum, 1);
     sum += __shfl_xor_sync(~0u, sum, 2);
     const float scaled = scales.x * (float)sum;
 #pragma unroll
     for (int n = 0; n < 2; n++) {
         const int from = 8 * (lane & 3) + 4 * n; /* has block 2t + n */
-        x.f[0].d[n] = make_float2(__shfl_sync(~0u, scales.x, from), __shfl_sync(~0u, scaled, from));
+        x.d[n] = make_float2(__shfl_sync(~0u, scales.x, from), __shfl_sync(~0u, scaled, from));
     }
 }
 

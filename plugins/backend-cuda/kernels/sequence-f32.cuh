@@ -11,9 +11,11 @@
 
 enum { SEQ_F32_CHUNKS = SEQ_F32_COLUMNS / 128 }; /* of four columns, of a lane */
 
-/* The lane's part of a slab's product with the input. */
-static __device__ __forceinline__ float f32_slab(const seq_product &p, const seq_warp &w, seq_slabs &slabs,
-                                                 uint32_t slab)
+static_assert(slabs_together(4 * SEQ_F32_COLUMNS) == 2, "f32_slabs");
+
+/* The lane's part of a slab's product with the input. The slab is the first in its slot, or the second, and perhaps the slot's last. */
+static __device__ __forceinline__ float f32_slab(const seq_product &p, seq_warp &w, uint32_t slab,
+                                                 bool second, bool last)
 {
     const float *act = (const float *)p.act;
     const uint32_t column = slab * SEQ_F32_COLUMNS + 4 * w.ring.lane;
@@ -22,7 +24,8 @@ static __device__ __forceinline__ float f32_slab(const seq_product &p, const seq
 #pragma unroll
     for (uint32_t k = 0; k < SEQ_F32_CHUNKS; k++)
         x[k] = column + 128 * k < p.n_in ? load4_now(act + column + 128 * k) : zero4();
-    const float4 *weights = (const float4 *)slabs.wait() + w.ring.lane;
+    const uint32_t at = second ? ring_again(w.ring) + 4 * SEQ_F32_COLUMNS : ring_wait(w.ring);
+    const float4 *weights = (const float4 *)__cvta_shared_to_generic(at) + w.ring.lane;
 #pragma unroll
     for (uint32_t k = 0; k < SEQ_F32_CHUNKS; k++) {
         if (column + 128 * k < p.n_in) { /* what lies past the row's end may be anything */
@@ -30,7 +33,8 @@ static __device__ __forceinline__ float f32_slab(const seq_product &p, const seq
             sum += v.x * x[k].x + v.y * x[k].y + v.z * x[k].z + v.w * x[k].w;
         }
     }
-    slabs.next();
+    if (last)
+        ring_next(w.ring);
     return sum;
 }
 
@@ -46,9 +50,8 @@ static __device__ __forceinline__ void f32_slabs(const seq_product &p, seq_warp 
     for (; left; slab = 0, sums += 16) {
         const uint32_t n = min(p.n_slabs - slab, left);
         float sum = 0.0f;
-        seq_slabs slabs(w.ring, n, p.part[0]);
-        for (uint32_t i = slab; i < slab + n; i++)
-            sum += f32_slab(p, w, slabs, i);
+        for (uint32_t i = 0; i < n; i++)
+            sum += f32_slab(p, w, slab + i, i & 1, (i & 1) || i + 1 == n);
         sum = sum_warp(sum);
         if (w.ring.lane == 0)
             sums[0] = sum;
@@ -82,7 +85,7 @@ static __device__ __forceinline__ void f32_run(const seq_product &p, seq_warp &w
     block.sync();
     if (!stores)
         return;
-    const float value = store_output(p, w.sums, o, before);
+    const float value = store_output(p, w.sums, o, output_place(p, o), before);
     if (p.times)
         p.made[o.row] = gated(p.glu, p.glu_clamp, value, factor);
 }

@@ -27,43 +27,62 @@ static __device__ __forceinline__ void sync_readers(void)
     asm volatile("bar.sync 1, %0;" ::"r"((uint32_t)SEQ_THREADS) : "memory");
 }
 
-/* The next slab's activations: ACT_Q8, or made of an f32 row. */
-template <bool MOE>
-static __device__ __forceinline__ void segment_load(act_slab<1> &x, const seq_warp &w, const gemv_input &in,
-                                                    const gemv_lane<1> &l, act_walk &walk)
+/* The next N slabs' activations: ACT_Q8, or made of an f32 row. */
+template <int N, bool MOE>
+static __device__ __forceinline__ void segment_load(act_fragment x[N], const seq_warp &w,
+                                                    const gemv_input &in, const gemv_lane<1> &l,
+                                                    act_walk &walk)
 {
-    if constexpr (!MOE)
-        act_next(x.f[0], walk, l);
-    else if (w.quantizes)
-        slab_quantize(x, (const float *)in.act, in.n_in, walk.slab++, l.lane);
-    else
-        slab_load(x, l, walk.slab++);
+    if (MOE && w.quantizes) {
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            slab_quantize(x[i], (const float *)in.act, in.n_in, walk.slab++, l.lane);
+    } else {
+        act_next<N>(x, walk, l);
+    }
 }
 
-/* Slabs [slab, slab + n) of a group. */
+/* Slabs [slab, slab + n) of a group. Two that share a slot are multiplied side by side. */
 template <int TYPE, bool MOE>
 static __device__ __forceinline__ void segment_quantized(seq_warp &w, const gemv_input &in, uint32_t slab,
-                                                         uint32_t n, const seq_part &part, float acc[2][2])
+                                                         uint32_t n, float acc[2][2])
 {
+    constexpr uint32_t bytes = slab_bytes(weight_type<TYPE>::layout, weight_type<TYPE>::columns);
     const gemv_lane<1> l = gemv_lane_of<1>(in, (int)w.ring.lane);
-    seq_slabs slabs(w.ring, n, part);
     act_walk walk = act_walk_from(l, slab);
-    act_slab<1> x, next;
-    segment_load<MOE>(x, w, in, l, walk);
-    for (uint32_t i = 0; i < n; i++) {
-        if (i + 1 < n)
-            segment_load<MOE>(next, w, in, l, walk);
-        slab_dot<TYPE, 1, true>(slabs.wait(), x, l, acc);
-        slabs.next();
-        x = next;
+    act_fragment x[2], next[2];
+    if (n == 1 || slabs_together(bytes) == 1)
+        segment_load<1, MOE>(x, w, in, l, walk);
+    else
+        segment_load<2, MOE>(x, w, in, l, walk);
+    if constexpr (slabs_together(bytes) == 2) {
+        for (; n > 1; n -= 2) {
+            const uint32_t at = ring_wait(w.ring);
+            if (n > 3)
+                segment_load<2, MOE>(next, w, in, l, walk);
+            else if (n == 3)
+                segment_load<1, MOE>(next, w, in, l, walk);
+            slab_dot_one<TYPE>(at, x[0], l.lane, acc);
+            slab_dot_one<TYPE>(at + bytes, x[1], l.lane, acc);
+            ring_next(w.ring);
+            x[0] = next[0];
+            x[1] = next[1];
+        }
+    }
+    for (; n > 0; n--) {
+        const uint32_t at = ring_wait(w.ring);
+        if (n > 1)
+            segment_load<1, MOE>(next, w, in, l, walk);
+        slab_dot_one<TYPE>(at, x[0], l.lane, acc);
+        ring_next(w.ring);
+        x[0] = next[0];
     }
 }
 
 template <int TYPE>
 static __device__ __forceinline__ void segment_float(seq_warp &w, const gemv_input &in, uint32_t slab,
-                                                     uint32_t n, const seq_part &part, float acc[2][1])
+                                                     uint32_t n, float acc[2][1])
 {
-    seq_slabs slabs(w.ring, n, part);
     const int t = (int)w.ring.lane & 3;
     for (uint32_t i = slab; i < slab + n; i++) {
         float4 x[8];
@@ -72,8 +91,9 @@ static __device__ __forceinline__ void segment_float(seq_warp &w, const gemv_inp
             for (int p = 0; p < 8; p++)
                 x[p] = *(const float4 *)(in.act + (i * 128 + p * 16 + 4 * t) * 4);
         }
-        dot_float<TYPE, GEMV_FLOAT>(slabs.wait(), i, x, in.act, in.n_in, (int)w.ring.lane, acc);
-        slabs.next();
+        const uint8_t *at = (const uint8_t *)__cvta_shared_to_generic(ring_wait(w.ring));
+        dot_float<TYPE, GEMV_FLOAT>(at, i, x, in.act, in.n_in, (int)w.ring.lane, acc);
+        ring_next(w.ring);
     }
 }
 
@@ -84,12 +104,12 @@ static __device__ __forceinline__ void run_segment(const seq_part &part, seq_war
 #define RUN_QUANTIZED(TYPE)                                                                                  \
     case TYPE:                                                                                               \
         if constexpr (in_set(TYPE, SET))                                                                     \
-            segment_quantized<TYPE, MOE>(w, in, slab, n, part, acc);                                         \
+            segment_quantized<TYPE, MOE>(w, in, slab, n, acc);                                               \
         break;
 #define RUN_FLOAT(TYPE)                                                                                      \
     case TYPE:                                                                                               \
         if constexpr (in_set(TYPE, SET))                                                                     \
-            segment_float<TYPE>(w, in, slab, n, part, acc);                                                  \
+            segment_float<TYPE>(w, in, slab, n, acc);                                                        \
         break;
     if constexpr (MODE == GEMV_Q1) {
         switch (part.type) {
@@ -119,8 +139,9 @@ static __device__ __forceinline__ float sum_at(const float *sums, uint32_t at)
     at &= 0xffff;
     float sum = sums[at];
     const float *more = sums + at / (SEQ_MAX_SEGMENTS * 16) * (SEQ_MAX_SEGMENTS * 16) + at % 16;
-    for (uint32_t k = 1; k <= n; k++)
-        sum += more[k * SEQ_MAX_SEGMENTS * 16];
+#pragma unroll
+    for (uint32_t k = 1; k < SEQ_WARPS; k++)
+        sum += k <= n ? more[k * SEQ_MAX_SEGMENTS * 16] : 0.0f;
     return sum;
 }
 
@@ -147,6 +168,22 @@ static __device__ __forceinline__ seq_output output_of(const seq_product &p, seq
     return o;
 }
 
+/* What storing an output wants to know of its part; read before the block's sums are waited for. */
+struct seq_place {
+    const float *bias;
+    float *out;
+    uint8_t *codes;
+    uint32_t n_out;
+};
+
+static __device__ __forceinline__ seq_place output_place(const seq_product &p, const seq_output &o)
+{
+    const seq_part &part = p.part[o.part];
+    seq_place place = {part.bias, part.out, p.codes, part.n_out};
+    asm volatile("" : "+l"(place.bias), "+l"(place.out), "+l"(place.codes), "+r"(place.n_out));
+    return place;
+}
+
 /* What is added to the output; loaded early. */
 static __device__ __forceinline__ float output_before(const seq_product &p, const seq_output &o)
 {
@@ -156,21 +193,21 @@ static __device__ __forceinline__ float output_before(const seq_product &p, cons
 
 /* Stores an output and returns what it is. */
 static __device__ __forceinline__ float store_output(const seq_product &p, const float *sums,
-                                                     const seq_output &o, float before)
+                                                     const seq_output &o, const seq_place &place,
+                                                     float before)
 {
-    const seq_part &part = p.part[o.part];
-    if (o.row >= part.n_out)
+    if (o.row >= place.n_out)
         return 0.0f;
     float value = sum_at(sums, o.sums[0]);
-    if (part.bias)
-        value += part.bias[o.row];
+    if (place.bias)
+        value += place.bias[o.row];
     if (p.n_passes == 2) {
         float up = sum_at(sums, o.sums[1]);
         if (p.part[1].bias)
             up += p.part[1].bias[o.row];
         value = gated(p.glu, p.glu_clamp, value, up);
     }
-    part.out[o.row] = before + value;
+    place.out[o.row] = before + value;
     return before + value;
 }
 
@@ -340,6 +377,7 @@ static __device__ __forceinline__ void product_run(const seq_stage &s, seq_warp 
         experts_begin<MODE>(p, w, units, n_rows, block);
     product_slabs<MODE, SET, MOE>(block.a, p, w, units, begin);
     block.note(SEQ_MULTIPLIED);
+    seq_place place = output_place(p, o);
     block.sync();
     block.note(SEQ_SUMMED);
     if (MOE && p.n_pairs) {
@@ -349,10 +387,11 @@ static __device__ __forceinline__ void product_run(const seq_stage &s, seq_warp 
     for (uint32_t i = threadIdx.x; n_rows && i < units.n * 16; i += SEQ_THREADS) {
         if (i >= SEQ_THREADS) { /* seldom */
             o = output_of<MOE>(p, units, i);
+            place = output_place(p, o);
             before = output_before(p, o);
         }
-        const float value = store_output(p, w.sums, o, before);
-        if (p.codes)
+        const float value = store_output(p, w.sums, o, place, before);
+        if (place.codes)
             store_codes(p, units.first * 16 + i, value);
     }
 }

@@ -3,7 +3,8 @@
  *
  * A slot takes one bulk copy, of a slab or of two small ones that follow each other; its barrier `full` waits for the copy, `empty` for
  * the reader. No more than a few of a ring's copies are under way at a time: enough for full bandwidth, few enough that other loads need
- * not queue behind them for long.
+ * not queue behind them for long. While kernels before this one still run, attention as a rule, whose loads wait for each other, a
+ * few of the whole block's.
  */
 #ifndef SHARPI_BACKEND_CUDA_SEQUENCE_RING_CUH
 #define SHARPI_BACKEND_CUDA_SEQUENCE_RING_CUH
@@ -25,7 +26,13 @@ struct seq_ring {
 
 /* ---- Reading */
 
-static __device__ __forceinline__ const uint8_t *ring_wait(seq_ring &r)
+/* The slot's address in shared memory, once it has been waited for. */
+static __device__ __forceinline__ uint32_t ring_again(const seq_ring &r)
+{
+    return shared_address(r.slots) + r.slot * r.slot_bytes;
+}
+
+static __device__ __forceinline__ uint32_t ring_wait(seq_ring &r)
 {
 #ifdef SEQUENCE_TRACE
     seq_note_slot(r.turn, threadIdx.x, r.n_noted, SEQ_WANTED);
@@ -34,7 +41,7 @@ static __device__ __forceinline__ const uint8_t *ring_wait(seq_ring &r)
 #ifdef SEQUENCE_TRACE
     seq_note_slot(r.turn, threadIdx.x, r.n_noted++, SEQ_GOT);
 #endif
-    return r.slots + r.slot * r.slot_bytes;
+    return ring_again(r);
 }
 
 /* The warp has read the slot's slabs. */
@@ -48,35 +55,6 @@ static __device__ __forceinline__ void ring_next(seq_ring &r)
         r.parity ^= 1;
     }
 }
-
-/* The slabs of a (unit, pass) that are the warp's, one after the other, `together` of them in a slot. */
-struct seq_slabs {
-    seq_ring &ring;
-    uint32_t n, bytes, together; /* n: that are left */
-    uint32_t in_slot;            /* that are left in the slot */
-    const uint8_t *at;
-
-    __device__ __forceinline__ seq_slabs(seq_ring &r, uint32_t n_slabs, const seq_part &part)
-        : ring(r), n(n_slabs), bytes(part.slab_bytes), together(part.together), in_slot(0)
-    {
-    }
-    __device__ __forceinline__ const uint8_t *wait()
-    {
-        if (in_slot == 0) {
-            in_slot = min(together, n);
-            at = ring_wait(ring);
-        } else {
-            at += bytes;
-        }
-        return at;
-    }
-    __device__ __forceinline__ void next()
-    {
-        n--;
-        if (--in_slot == 0)
-            ring_next(ring);
-    }
-};
 
 /* ---- Filling */
 
@@ -172,11 +150,12 @@ static __device__ __forceinline__ void copy_bulk(uint8_t *to, const uint8_t *fro
 #endif
 }
 
-/* The whole life of the filling warp: `r` is this lane's ring. */
+/* The whole life of the filling warp: `r` is this lane's ring. has_entered: barrier, the kernels before are complete. */
 template <bool MOE>
 static __device__ __forceinline__ void fill_rings(const seq_params &a, const seq_units *units, seq_ring &r,
-                                                  seq_choice *choice)
+                                                  uint64_t *has_entered, seq_choice *choice)
 {
+    bool is_early = true;
     const uint64_t policy = read_once_policy();
     seq_fill f = {nullptr, ~0u, 0, 0, 0, 0, 0, 0, false};
     ring_place next = {0, 1}, oldest = {0, 0}; /* a new barrier has passed the phase before its first */
@@ -191,7 +170,13 @@ static __device__ __forceinline__ void fill_rings(const seq_params &a, const seq
             ring_step(oldest, r.n_slots);
             under_way--;
         }
-        const bool copies = room && under_way < a.n_under_way;
+        bool copies = room && under_way < a.n_under_way;
+        if (is_early) {
+            const uint32_t before = __popc(__ballot_sync(~0u, copies) & ((1u << r.lane) - 1)),
+                           all = __reduce_add_sync(~0u, under_way);
+            copies = copies && all + before < a.n_early;
+            is_early = __any_sync(~0u, !barrier_passed(has_entered, 0));
+        }
         if (copies) {
             const uint32_t n = min(f.together, f.left),
                            bytes = n * f.slab_bytes - (n == f.left ? f.slab_bytes - f.tail_bytes : 0);

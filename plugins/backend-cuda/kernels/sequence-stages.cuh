@@ -23,6 +23,13 @@ enum { SEQ_MAX_SLOTS = 6 };    /* of a warp's ring */
 /* Two slabs of at most so many bytes are one copy: a copy keeps the filling warp for 150 cycles, and one slab of 2,304 bytes in these is
  * less than the multiprocessor's share of the memory's rate. */
 enum { SEQ_SMALL_BYTES = 2560 };
+
+/* Slabs of a copy and a slot. */
+static constexpr __host__ __device__ uint32_t slabs_together(uint32_t slab_bytes)
+{
+    return slab_bytes <= SEQ_SMALL_BYTES ? 2 : 1;
+}
+
 enum { SEQ_MAX_CHAINS = 4 };
 enum { SEQ_F32_COLUMNS = 512 }; /* of a slab of f32 weights */
 
@@ -55,7 +62,7 @@ struct seq_part {
     float *out;
     uint32_t n_out, first_unit, group_bytes;
     uint16_t slab_bytes, last_slab_bytes;
-    uint16_t together; /* slabs of a copy and a slot: two if they are small */
+    uint16_t together; /* slabs_together() */
     int16_t type, epilogue;
 };
 
@@ -127,6 +134,7 @@ struct seq_params {
     seq_stage stages[SEQUENCE_MAX_STAGES];
     uint32_t n_stages, slot_bytes, n_slots;
     uint32_t n_under_way; /* copies of a ring at a time */
+    uint32_t n_early;     /* and of all rings of a block while kernels before still run */
     const int32_t *n_rows;
     uint32_t *counters;
     norms_params own[SEQ_MAX_OWN];

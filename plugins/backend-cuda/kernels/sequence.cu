@@ -18,8 +18,9 @@
  * those the caller runs one at a time on a device, or all as cooperative launches, of which the device starts all blocks or none, but only
  * when the kernel before has ended.
  *
- * Counters are zero before and after every launch: a block counts itself out after its last wait, and the last one out clears all
- * of them (by then nobody waits any more, and everybody that counts has been counted: the last stage's blocks waited for it).
+ * Counters are zero before and after every launch: a block's filling warp counts it out after its last wait, and the last one out
+ * clears all of them (by then nobody waits any more, and everybody that counts has been counted: the last stage's blocks waited for
+ * it).
  * Nothing depends on how many rows there are; with none, nothing is stored.
  *
  * Compute capability 9.0 and later (bulk copies); elsewhere sequence_end says no, and the kernel is never launched.
@@ -32,6 +33,8 @@
 struct seq_shared {
     float sums[SEQ_WARPS * SEQ_MAX_SEGMENTS * 16];
     uint64_t full[SEQ_WARPS][SEQ_MAX_SLOTS], empty[SEQ_WARPS][SEQ_MAX_SLOTS];
+    uint64_t has_entered,
+        has_waited; /* barriers: the kernels before are complete; the block has waited for the last time */
     float part[2][32];
     seq_choice choice;
     seq_units units[SEQUENCE_MAX_STAGES]; /* the block's, of products */
@@ -55,14 +58,13 @@ static __device__ __forceinline__ void arrive(const seq_params &a, uint32_t stag
 }
 
 /* The readers of a block in a stage, as row steps want them. wait(): until all that have a part in the stage before have arrived, and before
- * the block's first stage until the kernels before are complete. The block's last wait counts it out: `n_out`, of thread 0, is the
- * number of blocks that were out before. */
+ * the block's first stage until the kernels before are complete. */
 struct seq_block {
     static constexpr int registers = SEQ_REGISTERS;
     const seq_params &a;
     uint32_t stage;
     bool is_first, is_last;
-    uint32_t &n_out;
+    uint64_t *has_entered, *has_waited;
     __device__ __forceinline__ uint32_t n_threads() const
     {
         return SEQ_THREADS;
@@ -86,6 +88,8 @@ struct seq_block {
         note(SEQ_ASKS);
         if (is_first) {
             launch_wait();
+            if (threadIdx.x == 0)
+                barrier_arrive(has_entered);
             seq_note_entry(a, SEQ_ENTERED);
         }
         if (threadIdx.x == 0) {
@@ -100,7 +104,7 @@ struct seq_block {
                 } while (seen < expected);
             }
             if (is_last)
-                n_out = atomicAdd(counter_of(a, SEQUENCE_MAX_STAGES), 1);
+                barrier_arrive(has_waited);
         }
         if (stage > 0)
             sync_readers();
@@ -231,23 +235,29 @@ static __device__ __forceinline__ void run_stages(const seq_params &a, seq_share
                   shared->part[0],
                   false,
                   false};
-    uint32_t n_out = 0;
     if (span.last == a.n_stages)
-        seq_block{a, 0, true, true, n_out}.wait();
+        seq_block{a, 0, true, true, &shared->has_entered, &shared->has_waited}.wait();
     for (uint32_t i = 0; i < a.n_stages; i++) {
         if (!has_part(a, shared, i))
             continue;
-        const seq_block block = {a, i, i == span.first, i == span.last, n_out};
+        const seq_block block = {
+            a, i, i == span.first, i == span.last, &shared->has_entered, &shared->has_waited};
         run_stage<SET, MOE>(a.stages[i], w, shared, n_rows, block);
         block.note(SEQ_ENDS);
         if (!MOE || a.stages[i].kind != SEQ_ROUTER) /* which does that itself */
             block.count();
     }
-    if (threadIdx.x == 0 && n_out == gridDim.x - 1) {
-        for (uint32_t i = 0; i < a.n_stages; i++)
-            *counter_of(a, i) = 0;
-        *counter_of(a, SEQUENCE_MAX_STAGES) = 0;
-    }
+}
+
+/* The block waits no more. */
+static __device__ __forceinline__ void count_out(const seq_params &a, seq_shared *shared)
+{
+    barrier_wait(&shared->has_waited, 0);
+    if (atomicAdd(counter_of(a, SEQUENCE_MAX_STAGES), 1) != gridDim.x - 1)
+        return;
+    for (uint32_t i = 0; i < a.n_stages; i++)
+        *counter_of(a, i) = 0;
+    *counter_of(a, SEQUENCE_MAX_STAGES) = 0;
 }
 
 #if __CUDACC_VER_MAJOR__ * 100 + __CUDACC_VER_MINOR__ >= 1204
@@ -283,6 +293,10 @@ static __global__ void SEQ_BOUNDS sequence_kernel(const __grid_constant__ seq_pa
             barrier_init(ring.full + i, 1);
             barrier_init(ring.empty + i, 1);
         }
+        if (lane == 0) {
+            barrier_init(&shared->has_entered, 1);
+            barrier_init(&shared->has_waited, 1);
+        }
         if (MOE && lane == 0)
             barrier_init(&shared->choice.is_made, 1);
 #if __CUDA_ARCH__ >= 900
@@ -291,7 +305,9 @@ static __global__ void SEQ_BOUNDS sequence_kernel(const __grid_constant__ seq_pa
     }
     __syncthreads();
     if (fills) {
-        fill_rings<MOE>(a, shared->units, ring, &shared->choice);
+        fill_rings<MOE>(a, shared->units, ring, &shared->has_entered, &shared->choice);
+        if (lane == 0)
+            count_out(a, shared);
         return;
     }
     run_stages<SET, MOE>(a, shared, ring);
@@ -360,7 +376,7 @@ static void fill_part(seq_part *to, const struct matmul_part *part)
     to->n_out = (uint32_t)m->n_out;
     to->slab_bytes = (uint16_t)bytes_of_slab(m->type, columns);
     to->last_slab_bytes = (uint16_t)bytes_of_slab(m->type, tail ? tail : columns);
-    to->together = to->slab_bytes <= SEQ_SMALL_BYTES ? 2 : 1;
+    to->together = (uint16_t)slabs_together(to->slab_bytes);
     to->type = (int16_t)m->type;
     to->epilogue = (int16_t)part->epilogue;
 }
@@ -681,7 +697,8 @@ extern "C" int sequence_add_rows(struct sequence *sequence, const struct rows_st
     return 1;
 }
 
-enum { SEQ_UNDER_WAY = 96 << 10 }; /* bytes of a multiprocessor's copies at a time */
+/* Bytes of a multiprocessor's copies at a time; while kernels before still run. */
+enum { SEQ_UNDER_WAY = 96 << 10, SEQ_EARLY = 56 << 10 };
 
 /* The smallest set that has all types. */
 static int choose_set(const seq_params *a)
@@ -786,6 +803,7 @@ extern "C" int sequence_end(struct sequence *sequence)
         return 0;
     a->n_slots = (shared - fixed) / SEQ_WARPS / a->slot_bytes;
     a->n_under_way = max(1u, (SEQ_UNDER_WAY + SEQ_WARPS * a->slot_bytes / 2) / (SEQ_WARPS * a->slot_bytes));
+    a->n_early = max(1u, SEQ_EARLY / a->slot_bytes);
     a->n_slots = min(a->n_slots, (uint32_t)SEQ_MAX_SLOTS);
     if (sequence->has_experts) /* whose weights cannot be copied ahead: all at once then */
         a->n_under_way = a->n_slots;
