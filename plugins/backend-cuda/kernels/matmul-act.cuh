@@ -45,69 +45,55 @@ static __device__ __forceinline__ uint32_t act_codes_q8(float4 v, float inverse)
                        __byte_perm(act_code_q8(v.z, inverse), act_code_q8(v.w, inverse), 0x40), 0x5410);
 }
 
-/* ACT_Q8, NV times four columns of a lane, `stride` columns apart: eight lanes whose lane numbers begin at a multiple of 8 hold the
- * 32 columns of a block in order, and whole warps call this together. Stores what is before column `end`, a multiple of 32. Step
- * by step for all, so that none waits for another. */
-template <int NV>
-static __device__ __forceinline__ void act_store_q8_all(void *row, uint64_t n, uint32_t column,
-                                                        uint32_t stride, const float4 v[NV], uint32_t end)
-{
-    float amax[NV];
-    float2 scales[NV];
-    int sum[NV];
+/* NV times four columns as codes, and what belongs to the block of 32 columns that eight lanes have, whose lane numbers begin at a
+ * multiple of 8. `mask`: the lanes of the warp that call this together, whole octets. Step by step for all, so that none waits for
+ * another. */
+template <int NV> struct act_q8 {
     uint32_t codes[NV];
-#pragma unroll
-    for (int i = 0; i < NV; i++)
-        amax[i] = fmaxf(fmaxf(fabsf(v[i].x), fabsf(v[i].y)), fmaxf(fabsf(v[i].z), fabsf(v[i].w)));
-#pragma unroll
-    for (int step = 1; step < 8; step *= 2) {
-#pragma unroll
-        for (int i = 0; i < NV; i++)
-            amax[i] = fmaxf(amax[i], __shfl_xor_sync(~0u, amax[i], step));
-    }
-#pragma unroll
-    for (int i = 0; i < NV; i++) {
-        scales[i] = act_scales_q8(amax[i]);
-        codes[i] = act_codes_q8(v[i], scales[i].y);
-        sum[i] = __dp4a((int)codes[i], 0x01010101, 0);
-    }
-#pragma unroll
-    for (int step = 1; step < 8; step *= 2) {
-#pragma unroll
-        for (int i = 0; i < NV; i++)
-            sum[i] += __shfl_xor_sync(~0u, sum[i], step);
-    }
-    const uint32_t word = (column & 31) >> 2, place = (word & 3) * 2 + (word >> 2);
-#pragma unroll
-    for (int i = 0; i < NV; i++, column += stride) {
-        if (column < end)
-            ((uint32_t *)row)[(column >> 5) * 8 + place] = codes[i];
-        if (column < end && word == 0)
-            ((float2 *)((char *)row + n))[column >> 5] =
-                make_float2(scales[i].x, scales[i].x * (float)sum[i]);
-    }
-}
+    float2 scales[NV];
+    int sum[NV]; /* of the block's codes */
 
-/* ACT_Q8: eight lanes whose lane numbers begin at a multiple of 8 hold the 32 columns of a block in order and call this
- * together; `mask` is the set of calling lanes of the warp (whole octets). Stores where `exists`, the same in an octet. */
+    __device__ __forceinline__ act_q8(const float4 v[NV], uint32_t mask)
+    {
+        float amax[NV];
+#pragma unroll
+        for (int i = 0; i < NV; i++)
+            amax[i] = fmaxf(fmaxf(fabsf(v[i].x), fabsf(v[i].y)), fmaxf(fabsf(v[i].z), fabsf(v[i].w)));
+#pragma unroll
+        for (int step = 1; step < 8; step *= 2) {
+#pragma unroll
+            for (int i = 0; i < NV; i++)
+                amax[i] = fmaxf(amax[i], __shfl_xor_sync(mask, amax[i], step));
+        }
+#pragma unroll
+        for (int i = 0; i < NV; i++) {
+            scales[i] = act_scales_q8(amax[i]);
+            codes[i] = act_codes_q8(v[i], scales[i].y);
+            sum[i] = __dp4a((int)codes[i], 0x01010101, 0);
+        }
+#pragma unroll
+        for (int step = 1; step < 8; step *= 2) {
+#pragma unroll
+            for (int i = 0; i < NV; i++)
+                sum[i] += __shfl_xor_sync(mask, sum[i], step);
+        }
+    }
+    /* Number i as word `word` of a block of a row of n. */
+    __device__ __forceinline__ void store(void *row, uint64_t n, uint32_t block, uint32_t word, int i,
+                                          bool exists) const
+    {
+        if (exists)
+            ((uint32_t *)row)[block * 8 + (word & 3) * 2 + (word >> 2)] = codes[i];
+        if (exists && word == 0)
+            ((float2 *)((char *)row + n))[block] = make_float2(scales[i].x, scales[i].x * (float)sum[i]);
+    }
+};
+
+/* ACT_Q8, by eight lanes as above that hold the columns of a block in order. Stores where `exists`, the same in an octet. */
 static __device__ __forceinline__ void act_store_q8(void *row, uint64_t n, uint32_t column, float4 v,
                                                     uint32_t mask, bool exists = true)
 {
-    float amax = fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
-#pragma unroll
-    for (int step = 1; step < 8; step *= 2)
-        amax = fmaxf(amax, __shfl_xor_sync(mask, amax, step));
-    const float2 scales = act_scales_q8(amax);
-    const uint32_t codes = act_codes_q8(v, scales.y);
-    int sum = __dp4a((int)codes, 0x01010101, 0);
-#pragma unroll
-    for (int step = 1; step < 8; step *= 2)
-        sum += __shfl_xor_sync(mask, sum, step);
-    const uint32_t word = (column & 31) >> 2, place = (word & 3) * 2 + (word >> 2);
-    if (exists)
-        ((uint32_t *)row)[(column >> 5) * 8 + place] = codes;
-    if (exists && word == 0)
-        ((float2 *)((char *)row + n))[column >> 5] = make_float2(scales.x, scales.x * (float)sum);
+    act_q8<1>(&v, mask).store(row, n, column >> 5, (column & 31) >> 2, 0, exists);
 }
 
 #endif

@@ -35,7 +35,8 @@ template <int TYPE> struct weight_type {
         TYPE == SHARPI_TYPE_IQ4_NL || TYPE == SHARPI_TYPE_IQ4_XS || TYPE == SHARPI_TYPE_MXFP4;
     /* A value is a code of at most 7 bits less an offset (lane_codes). */
     static constexpr bool has_codes = !is_float && !has_table && layout.low_bits != 8;
-    static constexpr int code_offset = TYPE == SHARPI_TYPE_Q4_0 ? 8 : (int)layout.flip;
+    static constexpr int centre = 1 << (layout.low_bits + layout.high_bits - 1); /* of all codes */
+    static constexpr int code_offset = has_min ? 0 : centre;
     /* lane_values gives the value times this. */
     static constexpr int value_factor = TYPE == SHARPI_TYPE_Q4_0   ? 16
                                         : TYPE == SHARPI_TYPE_Q5_0 ? 8

@@ -321,12 +321,8 @@ static __device__ __forceinline__ void one_values(const lane_slab<TYPE> &codes, 
 /* Sums begin at this whole number, which as a float's bits is 1.5 * 2^23: a sum's bits less that float are the sum as a float. */
 static constexpr int SUM_BEGIN = 0x4b400000;
 
-static __device__ __forceinline__ float sum_value(int sum)
-{
-    return __int_as_float(sum) - __int_as_float(SUM_BEGIN);
-}
-
-static __device__ __forceinline__ float sum_more(int sum, int less)
+/* How much more a sum is than its beginning, or than another. */
+static __device__ __forceinline__ float sum_value(int sum, int less = SUM_BEGIN)
 {
     return __int_as_float(sum) - __int_as_float(less);
 }
@@ -348,7 +344,7 @@ static __device__ __forceinline__ void nibble_products(const lane_slab<TYPE> &co
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         f[2 * r] = sum_value(low[2 * r]);
-        f[2 * r + 1] = sum_more(all[2 * r + 1], low[2 * r + 1]);
+        f[2 * r + 1] = sum_value(all[2 * r + 1], low[2 * r + 1]);
     }
 }
 
@@ -434,8 +430,8 @@ static __device__ __forceinline__ void one_scale(const one_header<TYPE> &h, cons
         const int n = i & 1;
         const float factor = one_header<TYPE>::nibbles ? (n ? 16.0f : 1.0f) : weight_type<TYPE>::value_factor;
         f[i] *= x.d[n].x * (1.0f / factor);
-        if (TYPE == SHARPI_TYPE_Q4_0)
-            f[i] -= x.d[n].y * 8.0f;
+        if (one_header<TYPE>::nibbles && weight_type<TYPE>::code_offset)
+            f[i] -= x.d[n].y * (float)weight_type<TYPE>::code_offset;
     }
     if constexpr (one_header<TYPE>::halves) {
         const float2 s[2] = {halves_of(h.a), halves_of(h.b)};
@@ -454,13 +450,6 @@ static __device__ __forceinline__ void one_scale(const one_header<TYPE> &h, cons
             acc[r][1] -= d.y * (m.x * x.d[0].y + m.y * x.d[1].y);
         }
     }
-}
-
-/* Sums of the activations themselves, of blocks 2t and 2t + 1, a sub-block's each: column n's are block n's. */
-static __device__ __forceinline__ void one_sums(const act_fragment &x, int ones[2][4])
-{
-    mma_s8_k16(ones[0], 0x01010101, 0x01010101, x.word.x);
-    mma_s8_k16(ones[1], 0x01010101, 0x01010101, x.word.y);
 }
 
 /* `slab`: its address in shared memory. */
@@ -492,12 +481,14 @@ static __device__ __forceinline__ void slab_dot_one(uint32_t slab, const act_fra
     slab_sums part = {};
     lane_slab_load(codes, slab, lane);
     one_products<TYPE>(codes, x, lane, c);
+    constexpr int last = W::two_scales;
     int ones[2][4] = {};
-    if constexpr (W::two_scales && W::has_min)
-        one_sums(x, ones);
+    if constexpr (W::two_scales && W::has_min) { /* sums of activations: column n's are block n's */
+        mma_s8_k16(ones[0], 0x01010101, 0x01010101, x.word.x);
+        mma_s8_k16(ones[1], 0x01010101, 0x01010101, x.word.y);
+    }
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        const int last = W::two_scales;
         scale_sum<TYPE>(at, h, lane >> 2, 2 * (lane & 3) + (i & 1), i >> 1, c[0][i] - SUM_BEGIN,
                         c[last][i] - SUM_BEGIN, ones[0][i], ones[1][i], x.d[i & 1], acc[i >> 1][i & 1],
                         part.sum[i], part.min[i]);

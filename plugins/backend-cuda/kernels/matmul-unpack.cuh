@@ -13,9 +13,6 @@
 
 template <int TYPE> struct unpack_type {
     using W = weight_type<TYPE>;
-    /* What is taken from a code: the weight of a sign bit, or half the range where a minimum makes the offset. */
-    static constexpr int centre =
-        W::layout.flip ? (int)W::layout.flip : 1 << (W::layout.low_bits + W::layout.high_bits - 1);
     /* Words of a block's row: {scale, scale}, {scale, offset}, {scale of sub-block 0, of 1} or that and {offset 0, offset 1}. */
     static constexpr int words = W::is_float ? 0 : W::two_scales && W::has_min ? 2 : 1;
     static constexpr uint32_t table_words = words * 16 * 8; /* [row][g][block][words] of a warp */
@@ -47,7 +44,7 @@ static __device__ __forceinline__ void block_words(const uint8_t *slab, const la
     }
 #pragma unroll
     for (int sub = 0; sub < n_sub && W::has_min; sub++)
-        offset[sub] += scale[sub] * (float)unpack_type<TYPE>::centre;
+        offset[sub] += scale[sub] * (float)W::centre;
     words[0] = bf16_pair(scale[0], W::two_scales ? scale[1] : W::has_min ? offset[0] : scale[0]);
     if constexpr (unpack_type<TYPE>::words == 2)
         words[1] = bf16_pair(offset[0], offset[1]);
@@ -83,7 +80,7 @@ template <int TYPE> struct lane_bits {
     uint32_t scale[2][2], offset[2][2]; /* [row][block]: words of the table */
 };
 
-/* Codes without their flip: it is in the top bits, so in the high plane if there is one. */
+/* Codes without their flip, which is in the top bits: all types that have one have a high plane. */
 static __device__ __forceinline__ uint4 flipped(uint4 v, uint32_t flip)
 {
     return make_uint4(v.x ^ flip, v.y ^ flip, v.z ^ flip, v.w ^ flip);
@@ -96,14 +93,13 @@ static __device__ __forceinline__ void lane_bits_load(lane_bits<TYPE> &bits, con
     using W = weight_type<TYPE>;
     const uint8_t *low = slab + W::low_offset, *high = slab + W::layout.header;
     constexpr int granules = W::layout.low_bits >= 4 ? W::layout.low_bits / 4 : 1;
-    constexpr uint32_t low_flip = W::has_codes && W::layout.high_bits == 0 ? W::layout.flip * 0x11111111u : 0,
-                       high_flip = W::layout.flip == 0        ? 0
+    static_assert(W::layout.flip == 0 || W::layout.high_bits > 0, "flipped");
+    constexpr uint32_t high_flip = W::layout.flip == 0        ? 0
                                    : W::layout.high_bits == 2 ? 0xaaaaaaaau
                                                               : 0xffffffffu;
 #pragma unroll
     for (int i = 0; i < granules; i++)
-        bits.low[i] = flipped(
-            lane_granule(low, W::layout.low_bits >= 4 ? step * granules + i : step >> 1, lane), low_flip);
+        bits.low[i] = lane_granule(low, W::layout.low_bits >= 4 ? step * granules + i : step >> 1, lane);
     if constexpr (W::layout.high_bits > 0)
         bits.high = flipped(lane_granule(high, W::layout.high_bits == 2 ? step >> 1 : 0, lane), high_flip);
 #pragma unroll
@@ -186,7 +182,7 @@ static __device__ __forceinline__ void step_numbers(const lane_bits<TYPE> &bits,
 {
     if constexpr (weight_type<TYPE>::has_codes) {
         const uint32_t v = step_codes<TYPE>(bits, step, i, row, sub),
-                       minus = bf16x2_minus(unpack_type<TYPE>::centre);
+                       minus = bf16x2_minus(weight_type<TYPE>::centre);
         x[0] = fma_bf16x2(__byte_perm(v, 0x43434343u, 0x4140), bf16x2_one, minus);
         x[1] = fma_bf16x2(__byte_perm(v, 0x43434343u, 0x4342), bf16x2_one, minus);
     } else {

@@ -122,7 +122,12 @@ static __device__ __forceinline__ void store_codes(const norms_params &p, uint32
     uint8_t *to = p.codes + (uint64_t)row * p.codes_stride;
     const uint32_t padded = p.format == ACT_BF16 ? (p.chunks + 15) / 16 * 16 : p.chunks;
     if (p.format == ACT_Q8) {
-        act_store_q8_all<NV>(to, p.width, 4 * threadIdx.x, 4 * n_threads, x, p.width);
+        const act_q8<NV> q(x, ~0u);
+        uint32_t column = 4 * threadIdx.x;
+        const uint32_t word = (column & 31) >> 2;
+#pragma unroll
+        for (int i = 0; i < NV; i++, column += 4 * n_threads)
+            q.store(to, p.width, column >> 5, word, i, column < p.width);
         return;
     }
 #pragma unroll
