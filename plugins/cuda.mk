@@ -27,12 +27,14 @@ sharpicudainclude_HEADERS = \
 	include/sharpi/cuda/attention-exact.cuh \
 	include/sharpi/cuda/attention-jobs.cuh \
 	include/sharpi/cuda/attention-merge.cuh \
+	include/sharpi/cuda/attention-heads.cuh \
 	include/sharpi/cuda/attention-operand.cuh \
 	include/sharpi/cuda/attention-tensor.cuh \
 	include/sharpi/cuda/attention-walk.cuh \
 	include/sharpi/cuda/attention-wgmma.cuh \
 	include/sharpi/cuda/attention-work.cuh \
 	include/sharpi/cuda/attention.cuh \
+	include/sharpi/cuda/codes.cuh \
 	include/sharpi/cuda/device.cuh \
 	include/sharpi/cuda/kv-cuda.h \
 	include/sharpi/cuda/kv-format.cuh \

@@ -384,6 +384,79 @@ static void nothing_read_is_overwritten(void)
     CU_ASSERT(n_sequences > 4 * n_fixtures); /* some mixtures of several types have none */
 }
 
+/* ---- Heads */
+
+static int32_t always(const struct sharpi_kv_cuda_args *args)
+{
+    return args->n_heads > 0 && args->max_seq_tokens == 1;
+}
+
+/* Rows that attention makes heads of, and the angles, are there when it begins: nobody else writes over them. */
+static void check_raw(const struct flow *flow, const struct attention *a, int32_t step)
+{
+    uint32_t wrong = 0;
+    for (uint32_t i = 0; i < 3; i++) {
+        const struct cell *raw = a->paths[i].raw < 0 ? NULL : &flow->cells[a->paths[i].raw];
+        if (a->paths[i].rope >= 0)
+            wrong += flow->cells[flow->nodes[a->paths[i].rope].in[1]].last_step < step;
+        wrong += raw && (raw->last_step < step || raw->place != PLACE_ARENA);
+        for (uint32_t k = 0; raw && k < flow->n_nodes; k++) {
+            const struct node *node = &flow->nodes[k];
+            if (node->out >= 0 && node->out != a->paths[i].raw &&
+                flow->cells[node->out].storage == raw->storage && node->step > raw->made_step &&
+                node->step <= step)
+                wrong += !paths_have(a->paths, (int32_t)k);
+        }
+    }
+    CU_ASSERT_EQUAL(wrong, 0);
+}
+
+/* Row steps before attentions that make heads themselves do something else or are left out. The number of the latter. */
+static uint32_t count_left_out(struct sharpi_program *program)
+{
+    static const struct sharpi_kv_cuda kernels = {
+        .size = sizeof kernels, .quantizes = always, .makes_heads = always};
+    const struct run one_row = {.program = program, .n_tokens = 1, .n_seqs = 1, .max_seq_tokens = 1};
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < program->n_attentions; i++)
+        program->attentions[i].kernels = &kernels;
+    check_sequences(program);
+    for (uint32_t i = 0; i < program->n_launches; i++) {
+        const struct launch *launch = &program->launches[i];
+        if (launch->heads_of < 0)
+            continue;
+        CU_ASSERT_PTR_NOT_NULL(launch->steps[VARIANT_PLAIN]);
+        n += !run_rows_step(&one_row, launch);
+    }
+    return n;
+}
+
+static void check_heads(const struct fixture *f, struct sharpi_model *model)
+{
+    struct sharpi_compile request = request_of(model);
+    struct sharpi_program *program;
+    uint32_t n = 0, n_left_out, wanted;
+    CU_ASSERT(quantize_weights(request.graph) > 0);
+    program = compile(&request);
+    wanted = strcmp(f->name, "olmoe") ? program->n_attentions : 0; /* that norms whole rows */
+    for (uint32_t i = 0; i < program->flow.n_nodes; i++) {
+        const struct node *node = &program->flow.nodes[i];
+        if (node->kind != NODE_ATTENTION || !program->attentions[node->index].can_make_heads)
+            continue;
+        check_raw(&program->flow, &program->attentions[node->index], node->step);
+        n++;
+    }
+    CU_ASSERT_EQUAL(n, wanted);
+    n_left_out = count_left_out(program);
+    CU_ASSERT(model->desc.ple_width ? n_left_out > 0 : n_left_out == wanted);
+    cuda_program_destroy(program);
+}
+
+static void attention_may_make_heads(void)
+{
+    each_fixture(check_heads);
+}
+
 static void ops_of_an_architecture_are_refused(void)
 {
     struct sharpi_error err = SHARPI_ERROR_INIT;
@@ -413,6 +486,7 @@ int main(void)
     CU_add_test(suite, "halves carry what crosses them", halves_carry_what_crosses_them);
     CU_add_test(suite, "parts take turns in scratch", parts_take_turns_in_scratch);
     CU_add_test(suite, "sequences and codes do not overwrite what is read", nothing_read_is_overwritten);
+    CU_add_test(suite, "attention may make heads", attention_may_make_heads);
     CU_add_test(suite, "ops of an architecture are refused", ops_of_an_architecture_are_refused);
     CU_basic_set_mode(CU_BRM_VERBOSE);
     CU_basic_run_tests();

@@ -4,6 +4,7 @@ plugins_backend_common_libflow_la_SOURCES = \
 	plugins/backend-common/batch-check.c \
 	plugins/backend-common/file.c \
 	plugins/backend-common/flow-fuse.c \
+	plugins/backend-common/flow-heads.c \
 	plugins/backend-common/flow-lower.c \
 	plugins/backend-common/flow-place.c \
 	plugins/backend-common/flow-schedule.c \

@@ -32,6 +32,28 @@ static void keep_logits(struct flow *flow, const struct node *experts)
     }
 }
 
+static void note_use(struct flow *flow, int32_t number, int32_t step, int32_t position)
+{
+    struct cell *cell = root_of(flow, number);
+    cell->last_step = step > cell->last_step ? step : cell->last_step;
+    cell->last_position = position;
+}
+
+/* What attention may make heads of stays until it is done. Only nodes that do nothing then may write over it. */
+static void keep_rows(struct flow *flow, const struct node *attention, int32_t position)
+{
+    struct heads_path paths[3];
+    if (!attention_paths(flow, attention, paths))
+        return;
+    for (uint32_t i = 0; i < 3; i++) {
+        const int32_t raw = paths[i].raw, last = raw < 0 ? -1 : flow->cells[raw].last_position;
+        if (raw >= 0)
+            note_use(flow, raw, attention->step, paths_have(paths, flow->schedule[last]) ? last : position);
+        if (paths[i].rope >= 0)
+            note_use(flow, flow->nodes[paths[i].rope].in[1], attention->step, position);
+    }
+}
+
 static void find_last_uses(struct flow *flow)
 {
     for (uint32_t i = 0; i < flow->n_cells; i++) {
@@ -43,13 +65,12 @@ static void find_last_uses(struct flow *flow)
         const struct node *node = &flow->nodes[flow->schedule[i]];
         int32_t cells[NODE_MAX_CELLS];
         uint32_t n = node_reads(node, cells);
-        for (uint32_t c = 0; c < n; c++) {
-            struct cell *cell = root_of(flow, cells[c]);
-            cell->last_step = node->step > cell->last_step ? node->step : cell->last_step;
-            cell->last_position = (int32_t)i;
-        }
+        for (uint32_t c = 0; c < n; c++)
+            note_use(flow, cells[c], node->step, (int32_t)i);
         if (node->kind == NODE_EXPERTS)
             keep_logits(flow, node);
+        if (node->kind == NODE_ATTENTION && flow->traits->attention_makes_heads)
+            keep_rows(flow, node, (int32_t)i);
     }
 }
 

@@ -149,6 +149,8 @@ struct flow_traits {
     uint32_t attention_appends; /* attention takes k and v itself: no NODE_APPEND */
     uint32_t early_formats;     /* bits: formats that attention and products may write themselves, early */
     uint32_t embeds_weights;    /* tables of NODE_EMBED are weights too */
+    /* Attention may make its heads of products' rows itself (attention_paths), which then live until it is done. */
+    uint32_t attention_makes_heads;
     uint64_t (*format_row_bytes)(uint32_t format, uint64_t n); /* a multiple of 64 */
     /* The weight's number and the input formats (bits) that its products may want. The same tensor again: the same number. */
     int32_t (*weight)(struct flow *flow, const struct sharpi_tensor *tensor, int32_t *out, uint32_t *formats,
@@ -292,6 +294,17 @@ int32_t quantized_cell(struct lowering *lowering, const struct sharpi_op *op, in
 int32_t quantized_cells(struct lowering *lowering, const struct sharpi_op *op, int32_t value,
                         uint32_t formats, int32_t in[SHARPI_OP_MAX_INPUTS], uint32_t *n,
                         struct sharpi_error *err);
+
+/* flow-heads.c: how an attention's q, k or v is made of a product's rows: each head normed, then turned by its position. */
+struct heads_path {
+    int32_t raw;        /* cell of the product's rows */
+    int32_t norm, rope; /* nodes; -1: there is none */
+};
+/* Of q, k and v; raw -1 for k and v that are not there. 1 if attention can do it in place of these nodes: they work on whole heads, turn all
+ * of them alike, and nobody else reads what they make. 0: not so, or there is nothing to do; paths are then of no use. */
+int32_t attention_paths(const struct flow *flow, const struct node *attention, struct heads_path paths[3]);
+/* Whether node number `node` is on one of them. */
+int32_t paths_have(const struct heads_path paths[3], int32_t node);
 
 /* flow-schedule.c, flow-place.c */
 int32_t flow_schedule(struct flow *flow, struct sharpi_error *err);

@@ -237,6 +237,7 @@ static const struct flow_traits traits = {
                   KIND(NODE_COPY_TAP),
     .max_best = TOPK_MAX,
     .attention_appends = 1,
+    .attention_makes_heads = 1,
     .early_formats = 1u << ACT_Q8,
     .embeds_weights = 1,
     .format_row_bytes = format_row_bytes,
@@ -281,6 +282,39 @@ static void find_codes(struct sharpi_program *program)
     }
 }
 
+int32_t heads_of(const struct sharpi_program *program, const struct node *node)
+{
+    const int32_t number = (int32_t)(node - program->flow.nodes);
+    for (uint32_t i = 0; i < program->n_attentions; i++) {
+        const struct attention *a = &program->attentions[i];
+        if (a->can_make_heads && paths_have(a->paths, number))
+            return (int32_t)i;
+    }
+    return -1;
+}
+
+/* Which attentions may make their heads themselves. A row step does without those of one attention only: others' stay with it. */
+static void find_heads(struct sharpi_program *program)
+{
+    const struct flow *flow = &program->flow;
+    for (uint32_t i = 0; i < flow->n_nodes; i++) {
+        const struct node *node = &flow->nodes[i];
+        if (node->kind == NODE_ATTENTION) {
+            struct attention *a = &program->attentions[node->index];
+            a->can_make_heads = (uint32_t)attention_paths(flow, node, a->paths);
+        }
+    }
+    for (uint32_t i = 0; i < flow->n_steps; i++) {
+        int32_t first = -1;
+        for (uint32_t k = 0; k < flow->steps[i].n; k++) {
+            const int32_t number = heads_of(program, step_node(flow, &flow->steps[i], k));
+            if (first >= 0 && number >= 0 && number != first)
+                program->attentions[number].can_make_heads = 0;
+            first = first >= 0 ? first : number;
+        }
+    }
+}
+
 static int32_t compile_stages(struct sharpi_program *program, struct sharpi_error *err)
 {
     struct flow *flow = &program->flow;
@@ -292,6 +326,7 @@ static int32_t compile_stages(struct sharpi_program *program, struct sharpi_erro
     if (flow->logits_cell >= 0)
         flow->cells[flow->logits_cell].stride = round64(flow->n_vocab * sizeof(float));
     find_codes(program);
+    find_heads(program);
     if ((status = find_embedding(program, err)) || (status = program_lay_out(program, err)))
         return status;
     program->weight_memory = (uint8_t *)(UINT64_C(1) << 52); /* on paper: no launch is made with these */

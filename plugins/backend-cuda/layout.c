@@ -266,6 +266,27 @@ static uint64_t cell_stride(const struct sharpi_program *program, int32_t cell)
     return cell >= 0 ? program->flow.cells[cell].stride / sizeof(float) : 0;
 }
 
+static void point_heads(const struct sharpi_program *program, struct attention *a)
+{
+    const struct flow *flow = &program->flow;
+    for (uint32_t i = 0; i < 3 && a->can_make_heads; i++) {
+        struct sharpi_kv_cuda_heads *heads = &a->args.heads[i];
+        if (a->paths[i].norm >= 0) {
+            const struct node *norm = &flow->nodes[a->paths[i].norm];
+            heads->has_norm = 1;
+            heads->eps = ((const struct sharpi_rms_norm_attr *)norm->op->attr)->eps;
+            heads->weight = norm->vector >= 0 ? flow->vectors[norm->vector].data : NULL;
+        }
+        if (a->paths[i].rope >= 0) {
+            const struct node *rope = &flow->nodes[a->paths[i].rope];
+            heads->turns = 1;
+            a->args.is_neox = ((const struct sharpi_rope_attr *)rope->op->attr)->mode == SHARPI_ROPE_NEOX;
+            a->args.table = cell_floats(program, rope->in[1]);
+            a->args.table_stride = cell_stride(program, rope->in[1]);
+        }
+    }
+}
+
 static void point_attention(const struct sharpi_program *program, struct attention *a)
 {
     const struct sharpi_kv_layer *kv = &program->flow.kv_layers[a->kv_layer];
@@ -290,6 +311,7 @@ static void point_attention(const struct sharpi_program *program, struct attenti
     a->args.out_stride = cell_stride(program, a->out);
     a->args.max_length = program->max_length;
     a->args.scratch = program->scratch + l->attention;
+    point_heads(program, a);
 }
 
 void program_point(struct sharpi_program *program)

@@ -30,7 +30,7 @@
 #define MIN_LOGITS_ROWS 16u
 #define MAX_CLASSES     16u
 #define N_BUCKETS       8u /* 1, 2, 4 .. 128 */
-#define MAX_VARIANTS    8u
+#define MAX_VARIANTS    16u
 
 /* A matrix or the stack of a layer's expert matrices. */
 struct weight {
@@ -46,6 +46,9 @@ struct attention {
     int32_t q, k, v, out; /* cells; k, v -1: no append */
     int32_t sinks;        /* vector or -1 */
     int32_t codes;        /* cell of `out` in ACT_Q8, which attention may write itself; -1 */
+    /* Whether attention may make the heads of q, k and v itself, in place of the nodes on these paths. */
+    uint32_t can_make_heads;
+    struct heads_path paths[3];
 };
 
 /* One mixture. A token's expert rows lie in token-major order or, `sorted`, by expert. */
@@ -76,8 +79,14 @@ enum launch_kind {
     LAUNCH_LOGITS, /* the output matrix, in pieces of logits_rows rows */
 };
 
-/* Variants of a row step: which of its ops other launches did already, and in which order experts' rows lie. */
-enum { VARIANT_PLAIN = 0, VARIANT_GLU_DONE = 1, VARIANT_UNSORTED = 2, VARIANT_CODES_DONE = 4 };
+/* Variants of a row step: which of its ops other launches do, and in which order experts' rows lie. */
+enum {
+    VARIANT_PLAIN = 0,
+    VARIANT_GLU_DONE = 1,
+    VARIANT_UNSORTED = 2,
+    VARIANT_CODES_DONE = 4,
+    VARIANT_HEADS_DONE = 8
+};
 
 struct launch {
     int32_t kind; /* enum launch_kind */
@@ -91,6 +100,7 @@ struct launch {
     struct matmul_args product; /* products, logits; n_rows and rest are filled when it runs */
     int32_t glu, glu_launch; /* product: activation that can be fused; row step: whose product does it, -1 */
     int32_t codes_of; /* row step: the attention that may have written its output's ACT_Q8 itself, -1 */
+    int32_t heads_of; /* row step: the attention that may make its heads itself, -1 */
     float glu_clamp;
     float scale;                           /* look-up */
     struct rows_step *steps[MAX_VARIANTS]; /* row steps, by variant; one of a mixture's hidden rows */
@@ -195,6 +205,8 @@ int32_t cuda_program_memory(const struct sharpi_program *program, struct sharpi_
 void cuda_program_destroy(struct sharpi_program *program);
 int32_t weight_add(struct flow *flow, const struct sharpi_tensor *tensor, int32_t *out, uint32_t *formats,
                    struct sharpi_error *err);
+/* The attention that may do this node's work, being on its paths; -1. */
+int32_t heads_of(const struct sharpi_program *program, const struct node *node);
 /* The input formats (bits) that products of `matrix` want for 1 to max_rows rows. */
 uint32_t formats_of(const struct cuda_matrix *matrix, uint64_t max_rows);
 

@@ -1,7 +1,7 @@
 /* Row steps as kernels/rows.h wants them: nodes become row ops, chains are dealt to launches.
  *
- * A row step has variants: when the product before it has done the glu already, when experts' rows lie in token order, and when
- * attention has written its output's codes itself.
+ * A row step has variants: when the product before it has done the glu already, when experts' rows lie in token order, when
+ * attention has written its output's codes itself, and when it makes its heads itself.
  */
 #include "program.h"
 
@@ -9,8 +9,8 @@
 struct making {
     const struct sharpi_program *program;
     uint32_t variant;
-    int32_t glu_in, glu_out; /* cells of the glu that was dropped: the result lies in the first; -1 */
-    int32_t codes_of;        /* the launch's */
+    int32_t glu_in, glu_out;    /* cells of the glu that was dropped: the result lies in the first; -1 */
+    int32_t codes_of, heads_of; /* the launch's */
     struct row_op ops[ROWS_MAX_OPS];
     struct rows_chain chains[ROWS_MAX_CHAINS];
     uint32_t n_ops, n_chains;
@@ -210,9 +210,11 @@ static int32_t attention_of(const struct sharpi_program *program, const struct n
     return -1;
 }
 
-/* Nothing to do in steps of so few rows that attention writes codes: they are there, or are not wanted. */
+/* Nothing to do in steps where attention makes its heads, or of so few rows that it writes codes: they are there, or are not wanted. */
 static int32_t is_idle(const struct making *making, const struct node *node, const struct row_op *op)
 {
+    if (making->variant & VARIANT_HEADS_DONE && heads_of(making->program, node) == making->heads_of)
+        return 1;
     return making->variant & VARIANT_CODES_DONE && attention_of(making->program, node) == making->codes_of &&
            (op->format == ACT_Q8 || op->min_rows > MATMUL_GEMV_ROWS);
 }
@@ -286,12 +288,13 @@ static int32_t add_chain(struct making *making, const struct chain *chain, int32
     return status;
 }
 
-/* Which variants of these chains differ from the plain one (bits); *codes_of: the first attention whose codes they make, -1. */
+/* Which variants of these chains differ from the plain one (bits); *codes_of, *heads: the first attention whose codes or heads
+ * they make, -1. */
 static uint32_t find_variants(const struct sharpi_program *program, const struct chain *const *chains,
-                              uint32_t n_chains, int32_t glu_launch, int32_t *codes_of)
+                              uint32_t n_chains, int32_t glu_launch, int32_t *codes_of, int32_t *heads)
 {
     uint32_t variants = 0;
-    *codes_of = -1;
+    *codes_of = *heads = -1;
     for (uint32_t c = 0; c < n_chains; c++) {
         for (uint32_t i = 0; i < chains[c]->n; i++) {
             const struct node *node = &program->flow.nodes[program->flow.schedule[chains[c]->first + i]];
@@ -301,9 +304,11 @@ static uint32_t find_variants(const struct sharpi_program *program, const struct
                 variants |= VARIANT_UNSORTED;
             if (*codes_of < 0)
                 *codes_of = attention_of(program, node);
+            if (*heads < 0)
+                *heads = heads_of(program, node);
         }
     }
-    return variants | (*codes_of >= 0 ? VARIANT_CODES_DONE : 0);
+    return variants | (*codes_of >= 0 ? VARIANT_CODES_DONE : 0) | (*heads >= 0 ? VARIANT_HEADS_DONE : 0);
 }
 
 /* The look-up of token ids comes before the step that begins with its rows. */
@@ -331,8 +336,8 @@ static int32_t make_launch(struct sharpi_program *program, const struct chain *c
                            uint32_t n_chains, int32_t glu_launch, struct sharpi_error *err)
 {
     const struct node *first = &program->flow.nodes[program->flow.schedule[chains[0]->first]];
-    int32_t codes_of;
-    uint32_t variants = find_variants(program, chains, n_chains, glu_launch, &codes_of);
+    int32_t codes_of, heads;
+    uint32_t variants = find_variants(program, chains, n_chains, glu_launch, &codes_of, &heads);
     int32_t status = make_lookup(program, chains, n_chains, err);
     struct launch *launch = status ? NULL : launch_add(program, LAUNCH_ROWS, first, err);
     struct making *making = launch ? flow_alloc(&program->flow, 1, sizeof *making, err) : NULL;
@@ -346,6 +351,7 @@ static int32_t make_launch(struct sharpi_program *program, const struct chain *c
         making->variant = v;
         making->glu_in = making->glu_out = -1;
         making->codes_of = codes_of;
+        making->heads_of = heads;
         for (uint32_t c = 0; c < n_chains && !status; c++)
             status = add_chain(making, chains[c], glu_launch, err);
         if (!status)
@@ -359,6 +365,7 @@ static int32_t make_launch(struct sharpi_program *program, const struct chain *c
     launch->variants = variants;
     launch->glu_launch = variants & VARIANT_GLU_DONE ? glu_launch : -1;
     launch->codes_of = codes_of;
+    launch->heads_of = heads;
     return SHARPI_OK;
 }
 

@@ -81,6 +81,15 @@ static int32_t writes_codes(const struct run *run, const struct attention *a)
     return a->kernels->quantizes(&args);
 }
 
+/* Whether attention makes heads of products' rows. */
+static int32_t makes_heads(const struct run *run, const struct attention *a)
+{
+    const struct sharpi_kv_cuda_args args = attention_args(run, a);
+    if (!a->can_make_heads || !SHARPI_HAS(a->kernels, makes_heads) || !a->kernels->makes_heads)
+        return 0;
+    return a->kernels->makes_heads(&args);
+}
+
 const struct rows_step *run_rows_step(const struct run *run, const struct launch *launch)
 {
     const struct sharpi_program *program = run->program;
@@ -91,6 +100,8 @@ const struct rows_step *run_rows_step(const struct run *run, const struct launch
         variant |= VARIANT_UNSORTED & launch->variants;
     if (launch->codes_of >= 0 && writes_codes(run, &program->attentions[launch->codes_of]))
         variant |= VARIANT_CODES_DONE;
+    if (launch->heads_of >= 0 && makes_heads(run, &program->attentions[launch->heads_of]))
+        variant |= VARIANT_HEADS_DONE;
     return launch->steps[variant];
 }
 
@@ -141,6 +152,19 @@ static int launch_gather(const struct run *run, const struct launch *launch)
                                 run->stream);
 }
 
+/* Attention reads products' rows and makes heads of them. */
+static void use_raw(const struct flow *flow, const struct attention *a, struct sharpi_kv_cuda_args *args)
+{
+    const float **const rows[] = {&args->q, &args->k, &args->v};
+    uint64_t *const strides[] = {&args->q_stride, &args->k_stride, &args->v_stride};
+    for (uint32_t i = 0; i < 3; i++) {
+        const struct cell *raw = a->paths[i].raw >= 0 ? &flow->cells[a->paths[i].raw] : NULL;
+        *rows[i] = raw ? (const float *)(const void *)raw->base : NULL;
+        *strides[i] = raw ? raw->stride / sizeof(float) : 0;
+    }
+    args->has_heads = 1;
+}
+
 static int launch_attention(const struct run *run, const struct launch *launch)
 {
     const struct sharpi_program *program = run->program;
@@ -150,6 +174,8 @@ static int launch_attention(const struct run *run, const struct launch *launch)
         args.out_q8 = program->flow.cells[a->codes].base;
         args.out_q8_stride = program->flow.cells[a->codes].stride;
     }
+    if (makes_heads(run, a))
+        use_raw(&program->flow, a, &args);
     return a->kernels->attention(&args, run->stream);
 }
 

@@ -43,13 +43,21 @@ static uint32_t gather_until(struct sequence *sequence, const struct run *one_ro
     return i - first;
 }
 
-/* The longest sequence that begins with launch `first`: the number of its launches, products among them. */
+static int is_nothing(const struct run *one_row, const struct launch *launch)
+{
+    return launch->kind == LAUNCH_ROWS && !run_rows_step(one_row, launch);
+}
+
+/* The longest sequence that begins with launch `first` and ends with one that does something: the number of its launches, products
+ * among them. */
 static uint32_t gather(struct sequence *sequence, const struct run *one_row, uint32_t first,
                        uint32_t *n_products)
 {
     uint32_t n = gather_until(sequence, one_row, first, one_row->program->n_launches, n_products);
     while (!sequence_is_whole(sequence))
         n = gather_until(sequence, one_row, first, first + n - 1, n_products);
+    while (n && is_nothing(one_row, &one_row->program->launches[first + n - 1]))
+        n--;
     return n;
 }
 

@@ -23,6 +23,7 @@
 #ifndef SHARPI_CUDA_ATTENTION_DIRECT_CUH
 #define SHARPI_CUDA_ATTENTION_DIRECT_CUH
 
+#include <sharpi/cuda/attention-heads.cuh>
 #include <sharpi/cuda/attention-jobs.cuh>
 #include <sharpi/cuda/attention-merge.cuh>
 #include <sharpi/cuda/attention-operand.cuh>
@@ -42,6 +43,8 @@ template <class F, int D> struct direct_shape {
     static constexpr uint32_t acc_stride = D + 8;              /* against bank conflicts */
     /* As many as the registers for a strip allow. */
     static constexpr uint32_t blocks_per_sm = 3 + (sizeof(typename F::strip) <= 96);
+    /* With 152 a block finds room on a multiprocessor beside another kernel's 384 threads of 120. */
+    static constexpr uint32_t registers = blocks_per_sm == 3 ? 152 : 128;
 };
 
 constexpr uint32_t max_inline_parts = 128;
@@ -49,16 +52,19 @@ constexpr uint32_t max_inline_parts = 128;
 template <class F, int D> struct direct_memory {
     using shape = direct_shape<F, D>;
     union {
-        char q[shape::parts * shape::m * D * 2];
+        struct {
+            char q[shape::parts * shape::m * D * 2];
+            float norms[3 * D]; /* weights of q's, k's and v's norms */
+        };
         float acc[shape::groups * shape::m * shape::acc_stride];
         float part_weight[shape::m * max_inline_parts]; /* [row, part] */
     };
     float4 exchange[shape::split > 1 ? 2 * direct_threads : 1]; /* scores of parts of a strip, twice */
     float fresh_k[D], fresh_v[D];
     float row_scale[shape::m], fresh_score[shape::m];
-    uint2 bounds[shape::m];                    /* visible positions of a row, the fresh one aside */
-    float2 sums[shape::groups][shape::m];      /* maximum, sum */
-    float weight[shape::groups + 1][shape::m]; /* of the groups' outputs, of the fresh value */
+    uint2 bounds[shape::m];               /* visible positions of a row, the fresh one aside */
+    uint2 place[shape::m];                /* a row's token and query head */
+    float2 sums[shape::groups][shape::m]; /* maximum, sum */
     direct_job job;
     uint32_t is_last;
 };
@@ -101,52 +107,55 @@ template <class F, int D, int fixed_d> struct direct_block {
 
     /* ---- The job begins */
 
-    /* The step's own row goes into the cache, and as it is there into shared memory: every fourth block of 32 by a warp. */
-    static constexpr uint32_t fresh_blocks = (D / 32 + direct_warps - 1) / direct_warps;
-
-    __device__ void load_fresh(const direct_job &job, float (&fresh)[2][fresh_blocks]) const
+    /* All that needs none of the kernels before: where the rows are, the weights of norms. */
+    __device__ void prepare(const direct_job &job)
     {
-        const float *k_row = a.k + job.first_token * a.k_stride + (uint64_t)job.kv_head * head_dim();
-        const float *v_row = a.v + job.first_token * a.v_stride + (uint64_t)job.kv_head * head_dim();
-#pragma unroll
-        for (uint32_t i = 0; i < fresh_blocks; i++) {
-            const uint32_t col = (i * direct_warps + warp) * 32 + lane;
-            fresh[0][i] = col < head_dim() ? k_row[col] : 0.0f;
-            fresh[1][i] = col < head_dim() ? v_row[col] : 0.0f;
+        n_rows = job.n_tokens * w.ratio;
+        if (threadIdx.x < M) {
+            const row_view view = direct_view(a, w, job, threadIdx.x);
+            memory.bounds[threadIdx.x] = make_uint2(view.low, view.end - w.appends);
+            memory.place[threadIdx.x] = make_uint2(view.token, view.head);
+            memory.row_scale[threadIdx.x] = 0.0f;
         }
+        if (threadIdx.x == 0)
+            memory.job = job;
+        for (uint32_t i = threadIdx.x; i < sizeof memory.q / 16; i += direct_threads)
+            *(uint4 *)(memory.q + 16 * i) = make_uint4(0, 0, 0, 0); /* rows that there are not */
+        for (uint32_t i = threadIdx.x; a.has_heads && i < 3 * D; i += direct_threads) {
+            const float *weight = a.heads[i / D].weight;
+            memory.norms[i] = weight && i % D < head_dim() ? weight[i % D] : 1.0f;
+        }
+        __syncthreads();
     }
-    /* at: of its tile. */
-    __device__ void store_fresh(const direct_job &job, uint64_t at, const float (&fresh)[2][fresh_blocks])
+
+    static constexpr uint32_t per_lane = D / 128, my_rows = M / direct_warps;
+
+    __device__ void load_head(float4 (&x)[per_lane], const float *row, uint32_t head) const
     {
-        const uint32_t d = head_dim(), row = job.length % tile_rows;
-        char *k_tile = (char *)a.k_cache + at, *v_tile = (char *)a.v_cache + at;
+        const float *from = row + (uint64_t)head * head_dim() + 4 * lane;
 #pragma unroll
-        for (uint32_t i = 0; i < fresh_blocks; i++) {
+        for (uint32_t i = 0; i < per_lane; i++)
+            x[i] =
+                128 * i + 4 * lane < head_dim() ? *(const float4 *)(from + 128 * i) : make_float4(0, 0, 0, 0);
+    }
+
+    /* The step's own K or V, which all warps have, goes into the cache, and as it is there to shared memory: every fourth block of 32 by
+     * a warp. */
+    __device__ void store_fresh(char *tile, float *to, const float4 (&x)[per_lane])
+    {
+        const uint32_t d = head_dim(), row = memory.job.length % tile_rows;
+#pragma unroll
+        for (uint32_t i = 0; i < per_lane; i++) {
             const uint32_t col = (i * direct_warps + warp) * 32;
             if (col >= d)
                 break;
-            memory.fresh_k[col + lane] = F::store32(k_tile, d, row, col, fresh[0][i]);
-            memory.fresh_v[col + lane] = F::store32(v_tile, d, row, col, fresh[1][i]);
+            if (lane / 8 == warp)
+                *(float4 *)(to + col + lane % 8 * 4) = x[i];
+            __syncwarp();
+            to[col + lane] = F::store32(tile, d, row, col, to[col + lane]);
         }
     }
 
-    /* Queries: every fourth row is a warp's, a lane has four elements of each 128. */
-    static constexpr uint32_t my_rows = M / direct_warps, per_lane = D / 128;
-
-    __device__ void load_queries(const direct_job &job, float4 (&value)[my_rows][per_lane]) const
-    {
-#pragma unroll
-        for (uint32_t r = 0; r < my_rows; r++) {
-            const uint32_t row = r * direct_warps + warp;
-            const row_view view = direct_view(a, w, job, row);
-            const float *src = a.q + view.token * a.q_stride + (uint64_t)view.head * head_dim() + 4 * lane;
-#pragma unroll
-            for (uint32_t i = 0; i < per_lane; i++)
-                value[r][i] = row < n_rows && 128 * i + 4 * lane < head_dim()
-                                  ? *(const float4 *)(src + 128 * i)
-                                  : make_float4(0, 0, 0, 0);
-        }
-    }
     /* To shared memory in the operands' type. */
     __device__ void store_query(uint32_t row, const float4 (&value)[per_lane])
     {
@@ -170,7 +179,7 @@ template <class F, int D, int fixed_d> struct direct_block {
                     make_uint2(pack_rest(x.x, x.y, low), pack_rest(x.z, x.w, high));
         }
         if (lane == 0) /* scores are in units of log 2 */
-            memory.row_scale[row] = a.scale * F::unit / up * (a.softcap != 0.0f ? 1.0f : log2_e);
+            memory.row_scale[row] = __fdividef(a.scale * F::unit, up) * (a.softcap != 0.0f ? 1.0f : log2_e);
     }
 
     /* The fresh position's score, in f32. */
@@ -185,36 +194,57 @@ template <class F, int D, int fixed_d> struct direct_block {
             }
         for (uint32_t i = 16; i; i /= 2)
             dot += __shfl_xor_sync(~0u, dot, i);
+        dot *= a.scale;
         if (lane == 0)
-            memory.fresh_score[row] = softcapped(dot * a.scale, a.softcap) * log2_e;
+            memory.fresh_score[row] = (a.softcap != 0.0f ? softcapped_fast(dot, a.softcap) : dot) * log2_e;
     }
 
-    /* All that the kernels before wrote is loaded first: nothing waits for it twice. fresh_at: of the step's own row's tile. */
-    __device__ void begin(const direct_job &job, uint64_t fresh_at)
+    /* The step's own K and V by all warps, then every fourth query by a warp. fresh_at: of the tile of the step's own row. All that
+     * the kernels before wrote is loaded first; then one after the other, as the code is short then: it has to be fetched anew in
+     * every launch. */
+    __device__ void begin(uint64_t fresh_at)
     {
-        float4 value[my_rows][per_lane];
-        float fresh[2][fresh_blocks];
-        const bool has_fresh = job.has_fresh;
-        n_rows = job.n_tokens * w.ratio;
-        load_queries(job, value);
-        if (has_fresh)
-            load_fresh(job, fresh);
-        if (threadIdx.x < M) {
-            const row_view view = direct_view(a, w, job, threadIdx.x);
-            memory.bounds[threadIdx.x] = make_uint2(view.low, view.end - w.appends);
+        const uint32_t first_token = memory.job.first_token, d = head_dim();
+        const bool has_fresh = memory.job.has_fresh;
+        float4 x[2 + my_rows][per_lane];
+        head_turns turns = {};
+        if (has_fresh) {
+            load_head(x[0], a.k + first_token * a.k_stride, memory.job.kv_head);
+            load_head(x[1], a.v + first_token * a.v_stride, memory.job.kv_head);
         }
-        if (threadIdx.x == 0)
-            memory.job = job;
 #pragma unroll
-        for (uint32_t r = 0; r < my_rows; r++)
-            store_query(r * direct_warps + warp, value[r]);
-        if (has_fresh)
-            store_fresh(job, fresh_at, fresh);
+        for (uint32_t r = 0; r < my_rows; r++) {
+            const uint2 place = memory.place[r * direct_warps + warp];
+            if (r * direct_warps + warp < n_rows)
+                load_head(x[2 + r], a.q + place.x * a.q_stride, place.y);
+        }
+        if (a.has_heads && a.table)
+            turns = load_turns(a, first_token, d);
+#pragma unroll 1
+        for (uint32_t i = 0; i < 2 + my_rows; i++) {
+            const uint32_t row = (i - 2) * direct_warps + warp;
+            const bool is_query = i >= 2;
+            if (is_query ? row < n_rows : has_fresh) {
+                if (a.has_heads)
+                    make_head(x[0], a, is_query ? 0 : 1 + i, memory.norms, turns, d);
+                if (!is_query) {
+                    store_fresh((char *)(i ? a.v_cache : a.k_cache) + fresh_at,
+                                i ? memory.fresh_v : memory.fresh_k, x[0]);
+                } else {
+                    store_query(row, x[0]);
+                    if (has_fresh)
+                        score_fresh(row, x[0]);
+                }
+            }
+            if (i == 1 && has_fresh)
+                __syncthreads();
+#pragma unroll
+            for (uint32_t k = 0; k + 1 < 2 + my_rows; k++)
+#pragma unroll
+                for (uint32_t c = 0; c < per_lane; c++)
+                    x[k][c] = x[k + 1][c];
+        }
         __syncthreads();
-        if (has_fresh)
-#pragma unroll
-            for (uint32_t r = 0; r < my_rows; r++)
-                score_fresh(r * direct_warps + warp, value[r]);
 #pragma unroll
         for (uint32_t i = 0; i < 2; i++) {
             scale[i] = memory.row_scale[lane % 4 * 2 + i];
@@ -275,7 +305,7 @@ template <class F, int D, int fixed_d> struct direct_block {
         if (a.softcap != 0.0f)
 #pragma unroll
             for (uint32_t i = 0; i < 4; i++)
-                s[i] = softcapped(s[i], a.softcap) * log2_e;
+                s[i] = softcapped_fast(s[i], a.softcap) * log2_e;
         if (position < last_low || position + strip_positions > least_end)
 #pragma unroll
             for (uint32_t i = 0; i < 4; i++) {
@@ -368,69 +398,80 @@ template <class F, int D, int fixed_d> struct direct_block {
         }
     }
 
-    /* A thread per row: what the groups' outputs and the fresh value are multiplied with. Where there are other parts, the part's
-     * maximum and sum go to scratch. */
-    __device__ void weigh_groups(uint32_t row)
+    /* What the groups' outputs and the fresh value of a row are multiplied with. */
+    struct row_weights {
+        float group[shape::groups], fresh;
+    };
+
+    /* Where there are other parts and the caller says so, the part's maximum and sum go to scratch. */
+    __device__ row_weights weigh_groups(uint32_t row, bool tells) const
     {
         const direct_job &job = memory.job;
         const float fresh = job.has_fresh ? memory.fresh_score[row] : -INFINITY;
+        float2 sums[shape::groups];
         float greatest = fresh, factor = 1.0f;
+        row_weights weight;
 #pragma unroll
-        for (uint32_t i = 0; i < shape::groups; i++)
-            greatest = fmaxf(greatest, memory.sums[i][row].x);
+        for (uint32_t i = 0; i < shape::groups; i++) {
+            sums[i] = memory.sums[i][row];
+            greatest = fmaxf(greatest, sums[i].x);
+        }
         const float reference = greatest == -INFINITY ? 0.0f : greatest;
-        float total = exp2_fast(fresh - reference);
+        weight.fresh = exp2_fast(fresh - reference);
+        float total = weight.fresh;
 #pragma unroll
-        for (uint32_t i = 0; i < shape::groups; i++)
-            total += memory.sums[i][row].y * exp2_fast(memory.sums[i][row].x - reference);
-        if (job.n_parts > 1)
+        for (uint32_t i = 0; i < shape::groups; i++) {
+            weight.group[i] = exp2_fast(sums[i].x - reference);
+            total += sums[i].y * weight.group[i];
+        }
+        if (job.n_parts == 1)
+            factor = output_factor(a, memory.place[row].y, greatest, total);
+        else if (tells)
             w.sums[(uint64_t)(job.first_partial + job.part) * M + row] = make_float2(greatest, total);
-        else
-            factor = output_factor(a, direct_view(a, w, job, row).head, greatest, total);
+        weight.fresh *= factor;
 #pragma unroll
         for (uint32_t i = 0; i < shape::groups; i++)
-            memory.weight[i][row] = exp2_fast(memory.sums[i][row].x - reference) * F::unit * factor;
-        memory.weight[shape::groups][row] = exp2_fast(fresh - reference) * factor;
+            weight.group[i] *= F::unit * factor;
+        return weight;
     }
 
     /* Four columns of a row: the groups' outputs and the fresh position's value. */
-    __device__ float4 gather(uint32_t row, uint32_t column, bool has_fresh) const
+    __device__ float4 gather(uint32_t row, uint32_t column, const row_weights &weight) const
     {
         float4 y = make_float4(0, 0, 0, 0);
 #pragma unroll
         for (uint32_t i = 0; i < shape::groups; i++)
             add_scaled(y, *(const float4 *)(memory.acc + (i * M + row) * shape::acc_stride + column),
-                       memory.weight[i][row]);
-        if (has_fresh)
-            add_scaled(y, *(const float4 *)(memory.fresh_v + column), memory.weight[shape::groups][row]);
+                       weight.group[i]);
+        if (memory.job.has_fresh)
+            add_scaled(y, *(const float4 *)(memory.fresh_v + column), weight.fresh);
         return y;
+    }
+
+    /* Of a row's columns, 128 to a warp: items of the rows one after the other. */
+    __device__ uint32_t column_of(uint32_t item) const
+    {
+        return item % per_lane * 128 + 4 * lane;
     }
 
     __device__ void end()
     {
-        const uint32_t per_line = head_dim() / 4, n = n_rows * per_line; /* groups of four columns */
         const direct_job &job = memory.job;
+        float *partial = w.acc + (uint64_t)(job.first_partial + job.part) * M * w.acc_width;
         __syncthreads();
         put_down();
         __syncthreads();
-        if (threadIdx.x < n_rows)
-            weigh_groups(threadIdx.x);
-        __syncthreads();
-        if (job.n_parts == 1) {
-#pragma unroll 2
-            for (uint32_t i = threadIdx.x; i < n; i += direct_threads) {
-                const uint32_t row = i / per_line, column = i % per_line * 4;
-                store_row(a, direct_view(a, w, job, row), column, gather(row, column, job.has_fresh));
-            }
-            return;
+#pragma unroll 1
+        for (uint32_t item = warp; item < n_rows * per_lane; item += direct_warps) {
+            const uint32_t row = item / per_lane, column = column_of(item);
+            const bool exists = column < head_dim();
+            const float4 y = gather(row, column, weigh_groups(row, item % per_lane == 0 && lane == 0));
+            if (job.n_parts == 1)
+                store_row(a, memory.place[row].x, memory.place[row].y, column, y, exists);
+            else if (exists)
+                *(float4 *)(partial + row * w.acc_width + column) = y;
         }
-        float *place = w.acc + (uint64_t)(job.first_partial + job.part) * M * w.acc_width;
-#pragma unroll 2
-        for (uint32_t i = threadIdx.x; i < n; i += direct_threads) {
-            const uint32_t row = i / per_line, column = i % per_line * 4;
-            *(float4 *)(place + row * w.acc_width + column) = gather(row, column, job.has_fresh);
-        }
-        if (job.n_parts <= w.inline_parts)
+        if (job.n_parts > 1 && job.n_parts <= w.inline_parts)
             merge_if_last();
     }
 
@@ -456,30 +497,31 @@ template <class F, int D, int fixed_d> struct direct_block {
         }
         for (uint32_t i = 16; i; i /= 2)
             total += __shfl_xor_sync(~0u, total, i);
-        const float factor = output_factor(a, direct_view(a, w, job, row).head, greatest, total);
+        const float factor = output_factor(a, memory.place[row].y, greatest, total);
 #pragma unroll
         for (uint32_t i = 0; i < max_inline_parts / 32; i++)
             memory.part_weight[row * max_inline_parts + 32 * i + lane] = part[i].x * factor;
     }
 
-    /* Four columns (group of four `item`) of the parts first, first + 1, ...; not through L1, which may hold what others have
-     * overwritten. */
+    /* Four columns of the parts first, first + 1, ...; not through L1, which may hold what others have overwritten. */
     static constexpr uint32_t parts_at_once = 16;
 
     __device__ void load_parts(float4 (&x)[parts_at_once], uint32_t item, uint32_t first) const
     {
-        const uint32_t per_line = head_dim() / 4, row = item / per_line, column = item % per_line * 4;
-        const float *from = w.acc + ((uint64_t)memory.job.first_partial * M + row) * w.acc_width + column;
+        const uint32_t column = column_of(item), n_parts = memory.job.n_parts;
+        const bool exists = item < n_rows * per_lane && column < head_dim();
+        const float *from =
+            w.acc + column +
+            ((uint64_t)(memory.job.first_partial + first) * M + item / per_lane) * w.acc_width;
 #pragma unroll
         for (uint32_t j = 0; j < parts_at_once; j++)
-            x[j] = first + j < memory.job.n_parts && item < n_rows * per_line
-                       ? __ldcg((const float4 *)(from + (uint64_t)(first + j) * M * w.acc_width))
+            x[j] = first + j < n_parts && exists
+                       ? __ldcg((const float4 *)(from + (uint64_t)j * M * w.acc_width))
                        : make_float4(0, 0, 0, 0);
     }
 
     __device__ void merge_if_last()
     {
-        const uint32_t per_line = head_dim() / 4;
         const direct_job &job = memory.job;
         float4 x[parts_at_once];
         __syncthreads();
@@ -488,21 +530,21 @@ template <class F, int D, int fixed_d> struct direct_block {
         __syncthreads();
         if (!memory.is_last)
             return;
-        load_parts(x, threadIdx.x, 0); /* while the weights are made */
+        load_parts(x, warp, 0); /* while the weights are made */
         for (uint32_t row = warp; row < n_rows; row += direct_warps)
             weigh_parts(row);
         __syncthreads();
-        for (uint32_t item = threadIdx.x; item < n_rows * per_line; item += direct_threads) {
-            const uint32_t row = item / per_line, column = item % per_line * 4;
+        for (uint32_t item = warp; item < n_rows * per_lane; item += direct_warps) {
+            const uint32_t row = item / per_lane, column = column_of(item);
             float4 y = make_float4(0, 0, 0, 0);
             for (uint32_t first = 0; first < job.n_parts; first += parts_at_once) {
-                if (first || item >= direct_threads)
+                if (first || item >= direct_warps)
                     load_parts(x, item, first);
 #pragma unroll
                 for (uint32_t j = 0; j < parts_at_once; j++)
                     add_scaled(y, x[j], memory.part_weight[row * max_inline_parts + first + j]);
             }
-            store_row(a, direct_view(a, w, job, row), column, y);
+            store_row(a, memory.place[row].x, memory.place[row].y, column, y, column < head_dim());
         }
     }
 
@@ -529,6 +571,7 @@ template <class F, int D, int fixed_d> struct direct_block {
 
         if (position < limit)
             at = tile_at(job, slot);
+        prepare(job);
         if (!w.appends) /* a kernel before may have written what is read next */
             launch_wait();
         if (position < limit) {
@@ -537,7 +580,7 @@ template <class F, int D, int fixed_d> struct direct_block {
         }
         if (w.appends)
             launch_wait();
-        begin(job, fresh_at);
+        begin(fresh_at);
         while (position < limit) {
             const uint32_t next = position + shape::unit;
             multiply_k();
@@ -557,9 +600,14 @@ template <class F, int D, int fixed_d> struct direct_block {
     }
 };
 
+#if __CUDACC_VER_MAJOR__ * 100 + __CUDACC_VER_MINOR__ >= 1204
+#define SHARPI_DIRECT_BOUNDS(F, D) __maxnreg__((direct_shape<F, D>::registers))
+#else
+#define SHARPI_DIRECT_BOUNDS(F, D) __launch_bounds__(direct_threads, direct_shape<F, D>::blocks_per_sm)
+#endif
+
 template <class F, int D, int fixed_d>
-__global__ __launch_bounds__(direct_threads, direct_shape<F, D>::blocks_per_sm) void direct_kernel(
-    const sharpi_kv_cuda_args a, const work_shape w)
+__global__ SHARPI_DIRECT_BOUNDS(F, D) void direct_kernel(const sharpi_kv_cuda_args a, const work_shape w)
 {
     __shared__ __align__(16) direct_memory<F, D> memory;
     launch_next();

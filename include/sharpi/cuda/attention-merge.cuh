@@ -5,6 +5,7 @@
 
 #include <sharpi/cuda/attention-jobs.cuh>
 #include <sharpi/cuda/attention-work.cuh>
+#include <sharpi/cuda/codes.cuh>
 
 namespace sharpi
 {
@@ -14,6 +15,12 @@ constexpr float log2_e = 1.4426950408889634f;
 __device__ inline float softcapped(float score, float softcap)
 {
     return softcap != 0.0f ? softcap * tanhf(score / softcap) : score;
+}
+
+/* cap tanh(x / cap) = cap - 2 cap / (1 + e^(2 x / cap)), within 3e-7 cap. */
+__device__ inline float softcapped_fast(float x, float cap)
+{
+    return cap - __fdividef(2.0f * cap, 1.0f + exp2_fast(fminf(x * __fdividef(2.0f * log2_e, cap), 80.0f)));
 }
 
 /* What the unnormalised output is multiplied with. `max` is in units of log 2; a sink is one more score without a value. */
@@ -90,35 +97,34 @@ __device__ inline void merge_parts(const work_shape &w, const merge_range &range
     }
 }
 
-/* Columns [column, + 4) of a row of out_q8 (kv-cuda.h). The eight lanes of a block of 32 columns call this together. */
-__device__ inline void store_codes(char *row, uint32_t n, uint32_t column, const float4 &y)
+/* Columns [column, + 4) of a row of out_q8 (kv-cuda.h), by a whole warp; eight lanes have a block of 32 columns. */
+__device__ inline void store_codes(char *row, uint32_t n, uint32_t column, const float4 &y, bool exists)
 {
-    const uint32_t mask = 0xffu << (threadIdx.x % 32 & 24), word = column % 32 / 4;
+    const uint32_t word = column % 32 / 4;
     float amax = fmaxf(fmaxf(fabsf(y.x), fabsf(y.y)), fmaxf(fabsf(y.z), fabsf(y.w)));
     for (uint32_t i = 1; i < 8; i *= 2)
-        amax = fmaxf(amax, __shfl_xor_sync(mask, amax, i));
-    const float d = amax < 1e-30f ? 0.0f : amax / 127.0f, inverse = amax < 1e-30f ? 0.0f : 127.0f / amax;
-    const int q[4] = {__float2int_rn(y.x * inverse), __float2int_rn(y.y * inverse),
-                      __float2int_rn(y.z * inverse), __float2int_rn(y.w * inverse)};
-    int sum = q[0] + q[1] + q[2] + q[3];
+        amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, i));
+    const float2 scales = act_scales_q8(amax);
+    const uint32_t codes = act_codes_q8(y, scales.y);
+    int sum = __dp4a((int)codes, 0x01010101, 0);
     for (uint32_t i = 1; i < 8; i *= 2)
-        sum += __shfl_xor_sync(mask, sum, i);
-    ((uint32_t *)row)[column / 32 * 8 + word % 4 * 2 + word / 4] =
-        (uint32_t)(q[0] & 255) | (uint32_t)(q[1] & 255) << 8 | (uint32_t)(q[2] & 255) << 16 |
-        (uint32_t)(q[3] & 255) << 24;
+        sum += __shfl_xor_sync(~0u, sum, i);
+    if (!exists)
+        return;
+    ((uint32_t *)row)[column / 32 * 8 + word % 4 * 2 + word / 4] = codes;
     if (word == 0)
-        ((float2 *)(row + n))[column / 32] = make_float2(d, d * (float)sum);
+        ((float2 *)(row + n))[column / 32] = make_float2(scales.x, scales.x * (float)sum);
 }
 
-/* Columns [column, + 4) of an output row, complete. Where codes are wanted, eight lanes have 32 columns. */
-__device__ inline void store_row(const sharpi_kv_cuda_args &a, const row_view &view, uint32_t column,
-                                 const float4 &x)
+/* Columns [column, + 4) of a head's output, complete, by a whole warp; exists: whether the lane has such columns. */
+__device__ inline void store_row(const sharpi_kv_cuda_args &a, uint32_t token, uint32_t head, uint32_t column,
+                                 const float4 &x, bool exists)
 {
-    column += view.head * a.head_dim;
-    if (a.out)
-        *(float4 *)(a.out + view.token * a.out_stride + column) = x;
+    column += head * a.head_dim;
+    if (a.out && exists)
+        *(float4 *)(a.out + token * a.out_stride + column) = x;
     if (a.out_q8)
-        store_codes((char *)a.out_q8 + view.token * a.out_q8_stride, a.n_heads * a.head_dim, column, x);
+        store_codes((char *)a.out_q8 + token * a.out_q8_stride, a.n_heads * a.head_dim, column, x, exists);
 }
 
 /* Whether this arrival is the last of n; the counter is then as it was. One thread of each block, after a barrier of those that
@@ -200,13 +206,12 @@ __device__ inline void merge_item(const sharpi_kv_cuda_args &a, const work_shape
     column += 4 * (threadIdx.x % 32);
     merge_parts<4>(w, range, row % w.m, column, threadIdx.x / 32, blockDim.x / 32, column < a.head_dim, y);
     const merged whole = add_warps(y, state);
-    row_view view;
-    view.token = s.first_token + row / w.ratio;
-    view.head = kv_head * w.ratio + row % w.ratio;
-    if (threadIdx.x < 32 && column < a.head_dim) { /* head_dims are multiples of 4 */
-        const float factor = output_factor(a, view.head, whole.max, whole.sum);
+    if (threadIdx.x < 32) { /* head_dims are multiples of 4 */
+        const uint32_t head = kv_head * w.ratio + row % w.ratio;
+        const float factor = output_factor(a, head, whole.max, whole.sum);
         const float4 &x = whole.acc;
-        store_row(a, view, column, make_float4(x.x * factor, x.y * factor, x.z * factor, x.w * factor));
+        store_row(a, s.first_token + row / w.ratio, head, column,
+                  make_float4(x.x * factor, x.y * factor, x.z * factor, x.w * factor), column < a.head_dim);
     }
     __syncthreads();
 }

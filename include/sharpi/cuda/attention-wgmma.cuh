@@ -51,12 +51,6 @@ __device__ inline void barrier_arrive(uint64_t *barrier)
     asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
 }
 
-/* cap tanh(x / cap) = cap - 2 cap / (1 + e^(2 x / cap)), within 3e-7 cap. */
-__device__ inline float softcapped_fast(float x, float cap)
-{
-    return cap - __fdividef(2.0f * cap, 1.0f + exp2_fast(fminf(x * __fdividef(2.0f * log2_e, cap), 80.0f)));
-}
-
 /* Over the four lanes that share a row. */
 __device__ inline float quad_sum(float x)
 {

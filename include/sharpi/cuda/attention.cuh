@@ -310,6 +310,13 @@ template <class F> int32_t quantizes(const sharpi_kv_cuda_args *a)
     return is_direct<F>(*a) && a->head_dim % 32 == 0;
 }
 
+template <class F> int32_t makes_heads(const sharpi_kv_cuda_args *a)
+{
+    const uint32_t d = a->head_dim;
+    return is_direct<F>(*a) && a->max_seq_tokens == 1 && (a->causal || !a->k) &&
+           (d == 64 || d == 128 || (d == 256 && a->is_neox));
+}
+
 template <class F> int32_t attention(const sharpi_kv_cuda_args *args, void *stream_)
 {
     sharpi_kv_cuda_args a = {}; /* the caller's may be shorter */
@@ -319,14 +326,14 @@ template <class F> int32_t attention(const sharpi_kv_cuda_args *args, void *stre
     const bool fused = a.k && tensor && a.max_seq_tokens == 1 && max_seq_rows(a) <= 16 && a.causal;
     int error = cudaSuccess;
 
-    if (a.out_q8 ? !quantizes<F>(&a) : !a.out)
+    if ((a.out_q8 ? !quantizes<F>(&a) : !a.out) || (a.has_heads && !makes_heads<F>(&a)))
         return cudaErrorInvalidValue;
     if (a.k && !fused)
         error = launch_append<F>(a, stream);
     if (!error && tensor) {
         error = tensor_path<F>::launch(a, fused, stream);
-        if (!error)
-            return cudaSuccess;
+        if (!error || a.has_heads || a.out_q8)
+            return error;
         /* too little shared memory: nothing was launched */
         error = fused ? launch_append<F>(a, stream) : cudaSuccess;
     }
@@ -388,7 +395,8 @@ template <class F> void page_from_rows(void *page, const void *rows, uint32_t n_
 #define SHARPI_KV_CUDA_TABLE(F)                                                                              \
     {                                                                                                        \
         (uint32_t)sizeof(struct sharpi_kv_cuda), 0, sharpi::check<F>, sharpi::scratch_bytes<F>,              \
-            sharpi::attention<F>, sharpi::page_to_rows<F>, sharpi::page_from_rows<F>, sharpi::quantizes<F>   \
+            sharpi::attention<F>, sharpi::page_to_rows<F>, sharpi::page_from_rows<F>, sharpi::quantizes<F>,  \
+            sharpi::makes_heads<F>                                                                           \
     }
 
 #endif

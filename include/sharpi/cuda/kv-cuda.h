@@ -29,6 +29,15 @@ struct sharpi_cuda_step {
     uint32_t reserved;
 };
 
+/* What makes heads of q's, k's or v's rows: an RMS norm of each head, x / sqrt(mean(x^2) + eps) * weight, then a rotation by the token's
+ * position. Either may be missing. */
+struct sharpi_kv_cuda_heads {
+    const float *weight; /* [head_dim]; NULL: ones */
+    float eps;
+    uint32_t has_norm, turns;
+    uint32_t reserved;
+};
+
 /* One attention op. Pointers are the device's and 16-byte aligned unless said; strides are in floats. */
 struct sharpi_kv_cuda_args {
     uint32_t size;
@@ -76,6 +85,15 @@ struct sharpi_kv_cuda_args {
      * `out` may then be NULL: only the codes are written. */
     void *out_q8;
     uint64_t out_q8_stride;
+
+    /* Optional, only where makes_heads() says yes. has_heads: q, k and v are rows as products made them, and heads[0] makes q's heads of
+     * them, [1] k's, [2] v's, before anything is appended. Row t of the table, which starts at table + t * table_stride floats (a multiple of
+     * 4), is for token t: cos [head_dim / 2], then sin [head_dim / 2]. Angle i turns elements (i, i + head_dim / 2) of a head if is_neox,
+     * else (2 i, 2 i + 1). The table may have been written by a kernel before. */
+    uint32_t has_heads, is_neox;
+    struct sharpi_kv_cuda_heads heads[3];
+    const float *table; /* NULL where nothing turns */
+    uint64_t table_stride;
 };
 
 struct sharpi_kv_cuda {
@@ -97,6 +115,10 @@ struct sharpi_kv_cuda {
      * 8 rows (tokens times query heads) per KV head, head_dim a multiple of 32 up to 256. A launch with out_q8 set where this
      * says 0 is an error. */
     int32_t (*quantizes)(const struct sharpi_kv_cuda_args *args);
+    /* Optional: 1 if a launch with these args would make heads; neither max_length nor any pointer matters, but whether k is there. Here:
+     * launches as for out_q8 with one token of each sequence and head_dim 64, 128 or, with is_neox, 256. has_heads where this says 0 is
+     * an error. */
+    int32_t (*makes_heads)(const struct sharpi_kv_cuda_args *args);
 };
 
 #ifdef __cplusplus

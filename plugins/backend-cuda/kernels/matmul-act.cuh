@@ -5,6 +5,8 @@
 #ifndef SHARPI_BACKEND_CUDA_MATMUL_ACT_CUH
 #define SHARPI_BACKEND_CUDA_MATMUL_ACT_CUH
 
+#include <sharpi/cuda/codes.cuh>
+
 #include <cuda_bf16.h>
 #include <stdint.h>
 
@@ -17,33 +19,9 @@ static __device__ __forceinline__ void act_store_bf16(void *row, uint32_t column
     pairs[4 + (first >> 1)] = __floats2bfloat162_rn(v.z, v.w);
 }
 
-/* What a block of 32 values is divided by, {amax / 127, 127 / amax}; zeros for next to nothing. Both are rounded as divisions are, by a
- * step of Newton's and a correction each (Markstein), without the branches for special cases that a division has. */
-static __device__ __forceinline__ float2 act_scales_q8(float amax)
-{
-    const float share = 1.0f / 127.0f;
-    float d = amax * share, near, inverse;
-    d = fmaf(fmaf(-127.0f, d, amax), share, d);
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(near) : "f"(amax));
-    near = fmaf(fmaf(-amax, near, 1.0f), near, near);
-    inverse = 127.0f * near;
-    inverse = fmaf(fmaf(-amax, inverse, 127.0f), near, inverse);
-    return amax < 1e-30f ? make_float2(0.0f, 0.0f) : make_float2(d, inverse);
-}
-
-/* A value's code in the last byte: 1.5 * 2^23 more, it is rounded to a whole number there as __float2int_rn() does, in a quarter
- * of the time. */
-static __device__ __forceinline__ uint32_t act_code_q8(float value, float inverse)
-{
-    return __float_as_uint(__fadd_rn(__fmul_rn(value, inverse), 12582912.0f));
-}
-
-/* Four values' codes. */
-static __device__ __forceinline__ uint32_t act_codes_q8(float4 v, float inverse)
-{
-    return __byte_perm(__byte_perm(act_code_q8(v.x, inverse), act_code_q8(v.y, inverse), 0x40),
-                       __byte_perm(act_code_q8(v.z, inverse), act_code_q8(v.w, inverse), 0x40), 0x5410);
-}
+using sharpi::act_code_q8;
+using sharpi::act_codes_q8;
+using sharpi::act_scales_q8;
 
 /* NV times four columns as codes, and what belongs to the block of 32 columns that eight lanes have, whose lane numbers begin at a
  * multiple of 8. `mask`: the lanes of the warp that call this together, whole octets. Step by step for all, so that none waits for

@@ -1,6 +1,6 @@
 /* Where a sequence's time goes. With -DSEQUENCE_TRACE (in CPPFLAGS and NVCCFLAGS) every block notes when it reaches which point of which
- * stage, and block TRACED_BLOCK when its first warp's slabs were copied and used. The last sequences that ended with heads, one a layer, are
- * printed to stderr when the device is closed. Without it nothing of this is compiled.
+ * stage, and block TRACED_BLOCK when its first warp's slabs were copied and used. The last sequences that go from one attention to the next,
+ * one a layer, are printed to stderr when the device is closed. Without it nothing of this is compiled.
  */
 #ifndef SHARPI_BACKEND_CUDA_SEQUENCE_TRACE_CUH
 #define SHARPI_BACKEND_CUDA_SEQUENCE_TRACE_CUH
@@ -36,9 +36,12 @@ static __device__ __forceinline__ seq_time seq_now(void)
     return now;
 }
 
+/* A layer's sequence ends with heads, or with a product where attention makes these. */
 static __device__ __forceinline__ bool seq_is_noted(const seq_params &a)
 {
-    return threadIdx.x == 0 && blockIdx.x < SEQ_TRACE_BLOCKS && a.stages[a.n_stages - 1].kind == SEQ_HEADS;
+    const seq_stage &last = a.stages[a.n_stages - 1];
+    return threadIdx.x == 0 && blockIdx.x < SEQ_TRACE_BLOCKS && a.n_stages >= 4 &&
+           (last.kind == SEQ_HEADS || is_product(last));
 }
 
 static __device__ __forceinline__ void seq_note(const seq_params &a, uint32_t stage, int point)
