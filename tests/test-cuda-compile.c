@@ -254,8 +254,7 @@ static void check_parts(const struct fixture *f, struct sharpi_model *model)
         most = l->n_bytes > most ? l->n_bytes : most;
         CU_ASSERT_PTR_EQUAL(parts[i]->shared, parts[0]->shared);
         CU_ASSERT(l->sequence == first->sequence && l->counts == first->counts &&
-                  l->moe_iota == first->moe_iota && l->matmul == first->matmul && l->pages == first->pages &&
-                  l->attention == first->attention);
+                  l->matmul == first->matmul && l->pages == first->pages && l->attention == first->attention);
         CU_ASSERT(l->arena >= l->attention + SHARPI_CUDA_COUNTER_BYTES);
         CU_ASSERT(program_host_bytes(parts[i]) <= parts[i]->shared->n_host_bytes);
     }

@@ -15,6 +15,7 @@ struct launch *launch_add(struct sharpi_program *program, int32_t kind, const st
     memset(launch, 0, sizeof *launch);
     launch->kind = kind;
     launch->layer = node->layer;
+    launch->step = node->step;
     launch->rows = program->flow.cells[node->out >= 0 ? node->out : node->in[0]].rows;
     launch->index = node->index;
     launch->cell = launch->glu_launch = launch->codes_of = launch->heads_of = -1;

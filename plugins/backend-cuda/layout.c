@@ -189,7 +189,6 @@ static int32_t lay_out_head(struct sharpi_program *program, uint64_t *end, struc
     l->matmul_bytes = matmul_bytes(program);
     if ((status = give_out(end, sequence_memory_bytes(program->device->matmul), &l->sequence, err)) ||
         (status = give_out(end, (MAX_GRAPH_ROWS + 1) * 4, &l->counts, err)) ||
-        (status = give_out(end, (uint64_t)MATMUL_GEMV_ROWS * MOE_MAX_USED * 4, &l->moe_iota, err)) ||
         (status = give_out(end, l->matmul_bytes, &l->matmul, err)) ||
         (status = give_out(end, l->page_bytes, &l->pages, err)))
         return status;

@@ -166,14 +166,14 @@ static int32_t load_vectors(struct sharpi_program *program, struct sharpi_error 
     return status;
 }
 
-/* Scratch is zeroed, as kernels want their counters and as page tables are remembered; the small tables of numbers are written. Weights
+/* Scratch is zeroed, as kernels want their counters and as page tables are remembered; the table of numbers is written. Weights
  * went through it: so this is done for every program that is loaded, and none has run yet that it could disturb, but for the page
  * tables, which are then sent again. */
 static int32_t load_scratch(struct sharpi_program *program, struct sharpi_error *err)
 {
     const struct layout *l = &program->layout;
     const struct scratch *shared = program->shared;
-    int32_t counts[MAX_GRAPH_ROWS + 1], iota[MATMUL_GEMV_ROWS * MOE_MAX_USED], status;
+    int32_t counts[MAX_GRAPH_ROWS + 1];
     cudaError_t error =
         cudaMemsetAsync(shared->memory, 0, cuda_rounded(shared->n_bytes), program->device->stream);
     if (error)
@@ -182,11 +182,7 @@ static int32_t load_scratch(struct sharpi_program *program, struct sharpi_error 
         memset(shared->host_memory, 0, shared->n_host_bytes);
     for (uint32_t i = 0; i <= MAX_GRAPH_ROWS; i++)
         counts[i] = (int32_t)i;
-    for (uint32_t i = 0; i < MATMUL_GEMV_ROWS * MOE_MAX_USED; i++)
-        iota[i] = (int32_t)i;
-    status = cuda_write(program->device, program->scratch, l->counts, counts, sizeof counts, err);
-    return status ? status
-                  : cuda_write(program->device, program->scratch, l->moe_iota, iota, sizeof iota, err);
+    return cuda_write(program->device, program->scratch, l->counts, counts, sizeof counts, err);
 }
 
 /* ---- What the first prompt would wait for */

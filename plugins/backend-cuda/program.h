@@ -92,6 +92,7 @@ struct launch {
     int32_t kind; /* enum launch_kind */
     int32_t rows; /* enum sharpi_rows */
     int32_t layer;
+    int32_t step;     /* of the flow */
     const char *what; /* for errors */
     int32_t index;    /* by kind: attention, mixture, entry of io */
     int32_t cell;     /* copies */
@@ -111,7 +112,7 @@ struct launch {
 
 /* Where things lie in scratch, in bytes. First the head, which stays from run to run and is alike in all programs of a model that
  * are on one device, as they take turns in one scratch: counters that kernels leave at zero (at the beginning of `matmul` and of
- * `attention`, and `sequence`), tables of numbers, page tables. */
+ * `attention`, and `sequence`), a table of numbers, page tables. */
 struct layout {
     uint64_t arena, attention, matmul, topk, best, inputs, pages, embeddings, logits, sequence, n_bytes;
     uint64_t attention_bytes, matmul_bytes, moe_bytes;
@@ -122,7 +123,7 @@ struct layout {
     uint64_t page_bytes;
     /* Of a mixture's memory; mixtures run one after the other, so one serves all. */
     uint64_t counts; /* the numbers 0 .. MAX_GRAPH_ROWS, for launches over a known number of rows */
-    uint64_t moe_experts, moe_weights, moe_slots, moe_source, moe_starts, moe_iota, moe_workspace;
+    uint64_t moe_experts, moe_weights, moe_slots, moe_source, moe_starts, moe_workspace;
 };
 
 /* The head of the inputs. */

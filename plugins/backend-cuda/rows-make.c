@@ -115,12 +115,11 @@ static void fill_combine(const struct making *making, const struct node *node, s
 {
     const struct sharpi_program *program = making->program;
     const struct mixture *m = &program->mixtures[node->index];
-    uint64_t slots =
-        making->variant & VARIANT_UNSORTED ? program->layout.moe_iota : program->layout.moe_slots;
     op->kind = ROW_COMBINE;
     op->n_used = m->attr->n_used;
     op->in[0].stride = (uint32_t)m->out_row;
-    op->slots = (const int32_t *)(const void *)(program->scratch + slots);
+    if (!(making->variant & VARIANT_UNSORTED))
+        op->slots = (const int32_t *)(const void *)(program->scratch + program->layout.moe_slots);
     op->weights = (const float *)(const void *)(program->scratch + program->layout.moe_weights);
 }
 

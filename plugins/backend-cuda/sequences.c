@@ -61,6 +61,37 @@ static uint32_t gather(struct sequence *sequence, const struct run *one_row, uin
     return n;
 }
 
+/* The last step that reads these codes, or the norm's row that they are made of. */
+static int32_t last_reader(const struct flow *flow, const struct step *step, const struct node *quantize)
+{
+    const struct cell *cells = flow->cells;
+    int32_t last = cells[cells[quantize->out].parent].last_step;
+    for (uint32_t i = 0; i < step->n; i++) {
+        const struct node *node = step_node(flow, step, i);
+        const int32_t row = node->out >= 0 ? cells[cells[node->out].parent].last_step : -1;
+        if (node->kind == NODE_RMS_NORM && node->out == quantize->in[0] && row > last)
+            last = row;
+    }
+    return last;
+}
+
+/* Whether all that read what these launches' row steps make for products are among them. */
+static int is_closed(const struct sharpi_program *program, uint32_t first, uint32_t n)
+{
+    const struct flow *flow = &program->flow;
+    const struct launch *launches = program->launches, *end = &launches[first + n];
+    const int32_t is_cut = first + n < program->n_launches && end->step == end[-1].step;
+    for (const struct launch *l = &launches[first]; l < end; l++) {
+        const struct step *step = &flow->steps[l->step];
+        for (uint32_t i = 0; l->kind == LAUNCH_ROWS && i < step->n; i++) {
+            const struct node *node = step_node(flow, step, i);
+            if (node->kind == NODE_QUANTIZE && last_reader(flow, step, node) > end[-1].step - is_cut)
+                return 0;
+        }
+    }
+    return 1;
+}
+
 int32_t sequences_make(struct sharpi_program *program, struct sharpi_error *err)
 {
     const struct run one_row = {
@@ -73,7 +104,7 @@ int32_t sequences_make(struct sharpi_program *program, struct sharpi_error *err)
         if (!sequence)
             return SHARPI_ENOMEM;
         n = gather(sequence, &one_row, i, &n_products);
-        if (n >= 2 && n_products && sequence_end(sequence)) {
+        if (n >= 2 && n_products && sequence_end(sequence, is_closed(program, i, n))) {
             program->launches[i].sequence = sequence;
             program->launches[i].n_sequence = n;
             sequence = NULL;

@@ -273,7 +273,7 @@ sequence *make_sequence(const mixture *m)
              sequence_add_experts(s, &e) && sequence_is_whole(s);
     if (ok && !m->s->stores_rows)
         ok = sequence_add_rows(s, m->combine, &m->batch) && sequence_add_product(s, &q);
-    if (ok && sequence_end(s))
+    if (ok && sequence_end(s, 1))
         return s;
     free(s);
     return NULL;

@@ -2,7 +2,9 @@
  * kernel. Everything in memory must be equal afterwards up to the order of sums, and what no stage writes exactly.
  *
  * The stages are a layer's: norm, q/k/v, heads, (quantize) o into the residual, norms, gate and up, down; with `gate_width` what
- * Gemma 4 adds: norms beside the heads, norm into the residual, products with f32 weights down to that width and up again.
+ * Gemma 4 adds: norms beside the heads, norm into the residual, products with f32 weights down to that width and up again;
+ * `norms`: PLAIN: o and down add to the residual themselves, so that only a norm is between two products; CODES: nobody reads a normed
+ * row but as codes. Their factors may be applied late.
  */
 #include <cuda_runtime.h>
 #include <math.h>
@@ -27,13 +29,18 @@ struct shape {
     int bias, has_rope;
     uint32_t gate_width; /* 0: no such products */
     int overlap;         /* the hidden row's codes are where gate and up read theirs */
+    int norms;
 };
+
+enum { STORED, PLAIN, CODES };
 
 struct layer : sequence_world {
     cuda_matrix q, k, v, o, gate, up, down, narrow, widen, other;
     rows_step *steps[7];
     matmul_args products[6];
     uint32_t n_launches;
+    int norms;
+    row_operand rows[9], codes[3]; /* results, and what is not compared where norms' factors are late */
 };
 
 /* ---- Weights: random bits, with scales that a model could have */
@@ -157,10 +164,26 @@ void add_part(layer *l, matmul_args *a, const cuda_matrix *w, row_operand out, i
     p->epilogue = epilogue;
 }
 
-/* residual += norm(in); x = norm(residual), also as codes. */
-rows_step *make_norms(layer *l, uint32_t width, row_operand in, row_operand residual, row_operand x,
+/* norm(residual) as codes. */
+rows_step *make_norm(layer *l, uint32_t width, row_operand residual, row_operand codes)
+{
+    row_operand local = {};
+    local.local = 1;
+    row_op ops[2] = {norm_of(l, width, 0, residual, local), format_of(width, local, codes)};
+    rows_chain chain = {ops, 2};
+    return make_step(&chain, 1);
+}
+
+/* residual += norm(in); x = norm(residual), also as codes, or only so. */
+rows_step *make_norms(layer *l, const shape *s, row_operand in, row_operand residual, row_operand x,
                       row_operand codes)
 {
+    const uint32_t width = s->width;
+    row_operand normed = {};
+    normed.local = 2;
+    if (s->norms == PLAIN)
+        return make_norm(l, width, residual, codes);
+    x = s->norms == CODES ? normed : x;
     row_operand local = {};
     local.local = 1;
     row_op ops[4] = {norm_of(l, width, 0, in, local), op_of(ROW_ADD, width, local, residual),
@@ -229,6 +252,8 @@ void make_gated(layer *l, const shape *s, row_operand residual, row_operand made
 {
     const uint32_t n = s->gate_width;
     row_operand gate = take_row(l, n * 4), hidden = take_row(l, n * 4), other = take_row(l, 28);
+    const row_operand rows[3] = {gate, hidden, other};
+    memcpy(l->rows + 6, rows, sizeof rows);
     l->narrow = make_matrix(SHARPI_TYPE_F32, s->width, n);
     l->widen = make_matrix(SHARPI_TYPE_F32, n, s->width);
     l->other = make_matrix(SHARPI_TYPE_F32, s->width, 7);
@@ -260,7 +285,12 @@ void make_layer(layer *l, const shape *s)
     l->gate = make_matrix(s->type, d, s->n_ff);
     l->up = make_matrix(s->type, d, s->n_ff);
     l->down = make_matrix(s->type_v, s->n_ff, d);
-    l->steps[0] = make_norms(l, d, made, residual, x, codes);
+    const row_operand rows[6] = {residual, made, q, k, v, hidden},
+                      all_codes[3] = {codes, q_codes, hidden_codes};
+    l->norms = s->norms;
+    memcpy(l->rows, rows, sizeof rows);
+    memcpy(l->codes, all_codes, sizeof all_codes);
+    l->steps[0] = make_norms(l, s, made, residual, x, codes);
     l->products[0] = product_of(l, &x, &codes);
     add_part(l, &l->products[0], &l->q, q, s->bias, MATMUL_STORE);
     add_part(l, &l->products[0], &l->k, k, s->bias, MATMUL_STORE);
@@ -269,14 +299,15 @@ void make_layer(layer *l, const shape *s)
     l->steps[2] = make_step(&one, 1);
     l->products[1] = product_of(l, &q, &q_codes);
     add_part(l, &l->products[1], &l->o, residual, 0, MATMUL_ADD);
-    l->steps[3] = make_norms(l, d, made, residual, x, codes);
+    l->steps[3] = make_norms(l, s, made, residual, x, codes);
     l->products[2] = product_of(l, &x, &codes);
     add_part(l, &l->products[2], &l->gate, hidden, s->bias, MATMUL_STORE);
     add_part(l, &l->products[2], &l->up, hidden, s->bias, MATMUL_STORE);
     l->products[2].glu = s->activation;
     l->steps[4] = make_step(&two, 1);
     l->products[3] = product_of(l, &hidden, &hidden_codes);
-    add_part(l, &l->products[3], &l->down, made, 0, MATMUL_STORE);
+    add_part(l, &l->products[3], &l->down, s->norms == PLAIN ? residual : made, 0,
+             s->norms == PLAIN ? MATMUL_ADD : MATMUL_STORE);
     if (s->gate_width)
         make_gated(l, s, residual, made, times);
     l->n_launches = s->gate_width ? 13 : 9;
@@ -303,7 +334,7 @@ sequence *make_sequence(const layer *l)
     for (uint32_t i = 0; i < l->n_launches; i++)
         ok &= launches[i] < 0 ? sequence_add_product(s, &l->products[~launches[i]])
                               : sequence_add_rows(s, l->steps[launches[i]], &l->batch);
-    if (ok && sequence_end(s))
+    if (ok && sequence_end(s, 1))
         return s;
     free(s);
     return NULL;
@@ -325,17 +356,46 @@ uint64_t count_different(const float *a, const float *b, uint64_t n_words)
     return n;
 }
 
+/* In the arena. */
+uint64_t at(const layer *l, row_operand row)
+{
+    return (uint64_t)((const uint8_t *)row.base - l->arena);
+}
+
+/* A code that is rounded the other way moves all that follows a little: rows by their root mean square. Then made equal. */
+int rows_differ(const layer *l, row_operand row, const uint8_t *want, uint8_t *got)
+{
+    const float *a = (const float *)(want + at(l, row)), *b = (const float *)(got + at(l, row));
+    const uint64_t n = row.stride / 4;
+    double difference = 0, all = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        difference += (double)(a[i] - b[i]) * (a[i] - b[i]);
+        all += (double)a[i] * a[i];
+    }
+    memcpy(got + at(l, row), want + at(l, row), row.stride);
+    if (!(difference > 4e-4 * all) && all > 0)
+        return 0;
+    printf("  row at %llu: differs by %g of %g\n", (unsigned long long)at(l, row), sqrt(difference),
+           sqrt(all));
+    return 1;
+}
+
 int check_equal(layer *l, sequence *s)
 {
     begin(l, 1);
     launch_one_by_one(l);
     uint8_t *want = finish(l), *got = run_sequence(l, s, 1);
+    int bad = check_repeats(l, s, got);
+    for (const row_operand &row : l->rows)
+        bad |= l->norms && row.base && rows_differ(l, row, want, got);
+    for (const row_operand &row : l->codes)
+        if (l->norms)
+            memcpy(got + at(l, row), want + at(l, row), row.stride);
     const uint64_t n = count_different((const float *)want, (const float *)got, l->n_bytes / 4);
-    int bad = n != 0;
+    bad |= n != 0;
     if (bad)
         printf("  %llu of %llu words differ\n", (unsigned long long)n, (unsigned long long)(l->used / 4));
     bad |= memcmp(want, l->initial, l->n_bytes) == 0;
-    bad |= check_repeats(l, s, got);
     free(want);
     free(got);
     return bad;
@@ -377,6 +437,7 @@ int check_shape(layer *l, const shape *s)
     sequence *made;
     int bad = 0;
     l->used = 0;
+    memset(l->rows, 0, sizeof l->rows);
     make_layer(l, s);
     made = make_sequence(l);
     if (made)
@@ -410,6 +471,18 @@ int test_sequence(int bench)
         {"f32 and 16-bit", 576, 1088, 64, 9, 3, SHARPI_TYPE_BF16, SHARPI_TYPE_F32, SHARPI_ACT_GELU_TANH, 0, 1,
          128},
         {"f32 of one block", 64, 96, 64, 2, 1, SHARPI_TYPE_F16, SHARPI_TYPE_F32, SHARPI_ACT_SILU, 0, 1, 4},
+        {"plain q4_k q6_k", 4096, 12288, 128, 32, 8, SHARPI_TYPE_Q4_K, SHARPI_TYPE_Q6_K, SHARPI_ACT_SILU, 1,
+         1, 0, 0, PLAIN},
+        {"plain q4_0, codes in one place", 1056, 2112, 64, 12, 3, SHARPI_TYPE_Q4_0, SHARPI_TYPE_Q4_0,
+         SHARPI_ACT_GELU_TANH, 0, 1, 0, 1, PLAIN},
+        {"plain q8_0 of one block", 64, 96, 64, 2, 1, SHARPI_TYPE_Q8_0, SHARPI_TYPE_Q8_0, SHARPI_ACT_SILU, 0,
+         0, 0, 0, PLAIN},
+        {"codes of q4_0", 3840, 15360, 256, 16, 8, SHARPI_TYPE_Q4_0, SHARPI_TYPE_Q4_0, SHARPI_ACT_GELU_TANH,
+         0, 1, 0, 0, CODES},
+        {"codes of q8_0, gated by f32", 2560, 10240, 256, 8, 2, SHARPI_TYPE_Q8_0, SHARPI_TYPE_Q8_0,
+         SHARPI_ACT_GELU_TANH, 0, 1, 256, 0, CODES},
+        {"codes in one place", 352, 1056, 128, 3, 1, SHARPI_TYPE_Q4_0, SHARPI_TYPE_Q8_0, SHARPI_ACT_GELU_ERF,
+         1, 1, 0, 1, CODES},
     };
     layer l = {};
     int bad = open_world(&l, 4 << 20);

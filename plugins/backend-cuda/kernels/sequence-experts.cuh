@@ -87,7 +87,7 @@ static __device__ __forceinline__ void router_run(const seq_router &p, const nor
                                                   uint8_t *own_row, const Block &block)
 {
     const uint32_t row = blockIdx.x, lane = threadIdx.x % 32;
-    const bool stores = row == n_blocks - 1 && n_rows;
+    const bool stores = p.makes_row && row == n_blocks - 1 && n_rows;
     float4 w[SEQ_OWN_CHUNKS], x[SEQ_OWN_CHUNKS], weight[SEQ_OWN_CHUNKS];
     float squares = 0.0f, sum = 0.0f;
     load_row_of<SEQ_OWN_CHUNKS>(w, row < p.n_out ? p.weights + (uint64_t)row * p.n_in : NULL, p.n_in / 4);
@@ -124,7 +124,8 @@ static __device__ __forceinline__ void router_run(const seq_router &p, const nor
     }
     if (!stores)
         block.count();
-    own_store(norm, x, own_row, stores);
+    if (p.makes_row)
+        own_store(norm, x, own_row, stores);
     if (stores)
         block.count();
 }

@@ -85,7 +85,7 @@ static __device__ __forceinline__ void f32_run(const seq_product &p, seq_warp &w
     block.sync();
     if (!stores)
         return;
-    const float value = store_output(p, w.sums, o, output_place(p, o), before);
+    const float value = store_output(p, w.sums, o, output_place(p, o), before, 1.0f);
     if (p.times)
         p.made[o.row] = gated(p.glu, p.glu_clamp, value, factor);
 }

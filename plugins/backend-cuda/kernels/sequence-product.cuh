@@ -191,18 +191,18 @@ static __device__ __forceinline__ float output_before(const seq_product &p, cons
     return o.row < part.n_out && part.epilogue == MATMUL_ADD ? part.out[o.row] : 0.0f;
 }
 
-/* Stores an output and returns what it is. */
+/* Stores an output and returns what it is. factor: of the norm before. */
 static __device__ __forceinline__ float store_output(const seq_product &p, const float *sums,
                                                      const seq_output &o, const seq_place &place,
-                                                     float before)
+                                                     float before, float factor)
 {
     if (o.row >= place.n_out)
         return 0.0f;
-    float value = sum_at(sums, o.sums[0]);
+    float value = factor * sum_at(sums, o.sums[0]);
     if (place.bias)
         value += place.bias[o.row];
     if (p.n_passes == 2) {
-        float up = sum_at(sums, o.sums[1]);
+        float up = factor * sum_at(sums, o.sums[1]);
         if (p.part[1].bias)
             up += p.part[1].bias[o.row];
         value = gated(p.glu, p.glu_clamp, value, up);
@@ -224,6 +224,74 @@ static __device__ __forceinline__ void store_codes(const seq_product &p, uint32_
     p.codes[(column & ~31u) + place * 4 + (column & 3)] = (uint8_t)code;
     if ((column & 31) == 0)
         ((float2 *)(p.codes + p.part[0].n_out))[column >> 5] = make_float2(scales.x, scales.x * (float)sum);
+}
+
+/* ---- Norms whose factor is applied late. A row's codes do not change when it is multiplied by a number. So the product before a norm makes
+ * them, of its outputs times the norm's weight, and the product after it applies 1 / sqrt(mean of squares + eps): there is no stage in
+ * between. */
+
+static __device__ __forceinline__ float *squares_of(const seq_params &a, uint32_t norm)
+{
+    return a.squares + (norm - 1) * SEQ_MAX_SQUARES;
+}
+
+/* What the output in `column` is multiplied with before it becomes a code; loaded early. */
+static __device__ __forceinline__ float code_weight(const seq_product &p, uint32_t column)
+{
+    return p.code_weight && column < p.part[0].n_out ? p.code_weight[column] : 1.0f;
+}
+
+/* A warp's 32 outputs from column `column` - lane on, as codes and perhaps for the norm after. */
+static __device__ __forceinline__ void store_codes_of(const seq_params &a, const seq_product &p,
+                                                      uint32_t column, float value, float weight)
+{
+    store_codes(p, column, value * weight);
+    if (!p.norm_after)
+        return;
+    value = sum_warp(value * value);
+    if (column % 32 == 0)
+        squares_of(a, p.norm_after)[column / 32] = value;
+}
+
+/* This thread's of the squares; there is one for each at most. */
+static __device__ __forceinline__ float norm_square(const seq_params &a, const seq_product &p)
+{
+    return p.norm_before && threadIdx.x < p.n_in / 32 ? load_now(squares_of(a, p.norm_before) + threadIdx.x)
+                                                      : 0.0f;
+}
+
+/* What the factor wants to know; read before the block's sums are waited for. */
+struct seq_norm {
+    uint32_t exists;
+    float eps, share;
+};
+
+static __device__ __forceinline__ seq_norm norm_of(const seq_product &p)
+{
+    seq_norm n = {p.norm_before, p.norm_eps, p.norm_share};
+    asm volatile("" : "+r"(n.exists), "+f"(n.eps), "+f"(n.share));
+    return n;
+}
+
+/* Before a barrier of the block, and after it the factor. */
+static __device__ __forceinline__ void norm_tell(const seq_norm &n, seq_warp &w, float square)
+{
+    if (!n.exists)
+        return;
+    square = sum_warp(square);
+    if (threadIdx.x % 32 == 0)
+        w.part[threadIdx.x / 32] = square;
+}
+
+static __device__ __forceinline__ float norm_factor(const seq_norm &n, const seq_warp &w)
+{
+    float sums[2] = {};
+    if (!n.exists)
+        return 1.0f;
+#pragma unroll
+    for (uint32_t i = 0; i < SEQ_WARPS; i++)
+        sums[i % 2] += w.part[i];
+    return rsqrtf((sums[0] + sums[1]) * n.share + n.eps);
 }
 
 /* Where the warp's slabs begin: (unit, pass) `number`, slab `slab` of it; n of them. */
@@ -292,17 +360,17 @@ static __device__ __forceinline__ float experts_before(const seq_product &p, con
     return !p.pair_units && m.add && o.pair == 0 && o.row < p.part[0].n_out ? load_now(m.add + o.row) : 0.0f;
 }
 
-/* All lanes of a warp together. */
+/* All lanes of a warp together. factor: of the norm before. */
 static __device__ __forceinline__ void store_of_experts(const seq_product &p, const seq_mixture &m,
                                                         const seq_warp &w, const seq_output &o, float before,
-                                                        uint32_t n_rows)
+                                                        float factor, uint32_t n_rows)
 {
     const bool exists = o.row < p.part[0].n_out && o.pair < p.n_pairs && n_rows;
-    float value = exists ? sum_at(w.sums, o.sums[0]) : 0.0f;
+    float value = exists ? factor * sum_at(w.sums, o.sums[0]) : 0.0f;
     if (p.pair_units) {
         if (exists)
             p.part[0].out[o.pair * m.hidden_stride + o.row] =
-                gated(p.glu, p.glu_clamp, value, sum_at(w.sums, o.sums[1]));
+                gated(p.glu, p.glu_clamp, value, factor * sum_at(w.sums, o.sums[1]));
         return;
     }
     if (m.combines) {
@@ -330,7 +398,7 @@ static __device__ __forceinline__ void experts_begin(const seq_product &p, seq_w
 }
 
 static __device__ __forceinline__ void experts_end(const seq_product &p, const seq_mixture &m, seq_warp &w,
-                                                   seq_units units, seq_output o, float before,
+                                                   seq_units units, seq_output o, float before, float factor,
                                                    uint32_t n_rows)
 {
     const uint32_t n = units.n * (p.pair_units ? 16 : 256);
@@ -340,7 +408,7 @@ static __device__ __forceinline__ void experts_end(const seq_product &p, const s
             o = experts_output_of(p, units, first + threadIdx.x);
             before = experts_before(p, m, o);
         }
-        store_of_experts(p, m, w, o, before, n_rows);
+        store_of_experts(p, m, w, o, before, factor, n_rows);
     }
 }
 
@@ -371,17 +439,22 @@ static __device__ __forceinline__ void product_run(const seq_stage &s, seq_warp 
     seq_output o =
         MOE && p.n_pairs ? experts_output_of(p, units, threadIdx.x) : output_of<MOE>(p, units, threadIdx.x);
     const seq_begin begin = begin_of(p, units, w.number);
+    float weight = code_weight(p, units.first * 16 + threadIdx.x);
     product_wait<MOE>(s, w, units.first == 0 && n_rows, block);
+    const float square = norm_square(block.a, p);
     float before = MOE && p.n_pairs ? experts_before(p, block.a.mixture, o) : output_before(p, o);
     if (MOE && p.n_pairs)
         experts_begin<MODE>(p, w, units, n_rows, block);
     product_slabs<MODE, SET, MOE>(block.a, p, w, units, begin);
     block.note(SEQ_MULTIPLIED);
     seq_place place = output_place(p, o);
+    const seq_norm norm = norm_of(p);
+    norm_tell(norm, w, square);
     block.sync();
     block.note(SEQ_SUMMED);
+    const float factor = norm_factor(norm, w);
     if (MOE && p.n_pairs) {
-        experts_end(p, block.a.mixture, w, units, o, before, n_rows);
+        experts_end(p, block.a.mixture, w, units, o, before, factor, n_rows);
         return;
     }
     for (uint32_t i = threadIdx.x; n_rows && i < units.n * 16; i += SEQ_THREADS) {
@@ -389,10 +462,11 @@ static __device__ __forceinline__ void product_run(const seq_stage &s, seq_warp 
             o = output_of<MOE>(p, units, i);
             place = output_place(p, o);
             before = output_before(p, o);
+            weight = code_weight(p, units.first * 16 + i);
         }
-        const float value = store_output(p, w.sums, o, place, before);
+        const float value = store_output(p, w.sums, o, place, before, factor);
         if (place.codes)
-            store_codes(p, units.first * 16 + i, value);
+            store_codes_of(block.a, p, units.first * 16 + i, value, weight);
     }
 }
 

@@ -70,6 +70,12 @@ struct seq_product {
     seq_part part[MATMUL_MAX_PARTS];
     const uint8_t *act; /* NULL: the block's own row */
     uint8_t *codes;     /* not NULL: the first part's (with glu: the only) outputs also go here, as ACT_Q8 */
+    /* A norm after this product, or before it, whose factor its reader applies. 0: none; else a number + 1 among the sequence's. After:
+     * codes are of the outputs times code_weight, and each 32 outputs' sum of squares goes to the norm's squares. Before: `act` is
+     * such codes, and sums are multiplied with the factor. */
+    const float *code_weight; /* NULL: ones */
+    uint32_t norm_after, norm_before;
+    float norm_eps, norm_share; /* of the norm before; 1 / n_in */
     const float *times; /* f32 weights, not NULL: act(the first part's outputs) * times go to `made` */
     float *made;
     uint32_t unit_step; /* units that stay in one block: 2, a block of 32 outputs, for codes; else 1 */
@@ -86,6 +92,7 @@ struct seq_router {
     const float *weights;
     float *out;
     uint32_t n_in, n_out;
+    uint32_t makes_row; /* the block's own */
 };
 
 /* What a block knows of the chosen experts. */
@@ -128,7 +135,9 @@ struct seq_mixture {
 };
 
 enum { SEQ_MAX_OWN = 2 };
-enum { SEQ_TRACE_LAUNCHES = 4 }; /* that a trace remembers */
+enum { SEQ_MAX_CARRIED = 3 };           /* norms whose factor is applied later */
+enum { SEQ_MAX_SQUARES = SEQ_THREADS }; /* of each: sums of 32 columns */
+enum { SEQ_TRACE_LAUNCHES = 4 };        /* that a trace remembers */
 
 struct seq_params {
     seq_stage stages[SEQUENCE_MAX_STAGES];
@@ -140,6 +149,7 @@ struct seq_params {
     norms_params own[SEQ_MAX_OWN];
     uint32_t n_own, row_bytes; /* of a block's own row */
     uint8_t *rows;             /* of all blocks */
+    float *squares;            /* [SEQ_MAX_CARRIED][SEQ_MAX_SQUARES] */
     seq_mixture mixture;
 #ifdef SEQUENCE_TRACE
     uint32_t turn; /* < SEQ_TRACE_LAUNCHES: where its times are noted */

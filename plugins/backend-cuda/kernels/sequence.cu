@@ -540,8 +540,14 @@ extern "C" int sequence_is_whole(const struct sequence *sequence)
     return sequence->has_route == sequence->has_experts;
 }
 
-/* Stands for the row after the blocks' own rows, until the sequence's memory is known. */
-static float *const SEQ_SUM_ROW = (float *)16;
+/* Stand for memory of the sequence's own, which is known when it is launched: a row for sums, and one for the codes of each norm whose
+ * factor is applied late. */
+static uint8_t *own_place(uint32_t number)
+{
+    return (uint8_t *)((uint64_t)(number + 1) << 20);
+}
+
+static float *const SEQ_SUM_ROW = (float *)((uint64_t)1 << 20); /* own_place(0) */
 
 /* Where down stores the sum of residual and experts: where the norms would, or in a row of the sequence's if blocks may still be reading
  * something there. */
@@ -749,7 +755,7 @@ static bool is_product_of(const norms_params *p, const seq_stage *s)
 }
 
 /* The norms become the beginning of the next stage. */
-static void make_own(struct sequence *sequence, seq_stage *s, const norms_params *norms)
+static void make_own(struct sequence *sequence, seq_stage *s, const norms_params *norms, bool makes_row)
 {
     seq_params *a = &sequence->params;
     a->own[a->n_own++] = *norms;
@@ -761,8 +767,8 @@ static void make_own(struct sequence *sequence, seq_stage *s, const norms_params
     }
     const seq_part part = s->product.part[0];
     s->kind = SEQ_ROUTER;
-    s->n_blocks = sequence->n_blocks; /* all have their own row then */
-    s->router = {(const float *)part.data, part.out, norms->width, part.n_out};
+    s->n_blocks = makes_row ? sequence->n_blocks : min(part.n_out, sequence->n_blocks);
+    s->router = {(const float *)part.data, part.out, norms->width, part.n_out, makes_row};
 }
 
 /* Norms that blocks can do for themselves. Experts right after a router that has made their row read that. */
@@ -776,26 +782,111 @@ static void join_norms(struct sequence *sequence)
         const seq_stage *next = i + 1 < a->n_stages && a->n_own < SEQ_MAX_OWN ? &a->stages[i + 1] : NULL;
         if (s.kind == SEQ_NORMS && next && (is_router_of(&s.norms, next) || is_product_of(&s.norms, next))) {
             *to = a->stages[++i];
-            make_own(sequence, to, &s.norms);
+            make_own(sequence, to, &s.norms, true);
             continue;
         }
         *to = s;
-        if (n && to->kind == SEQ_PRODUCT && to[-1].kind == SEQ_ROUTER &&
+        if (n && to->kind == SEQ_PRODUCT && to[-1].kind == SEQ_ROUTER && to[-1].router.makes_row &&
             to->product.act == a->own[to[-1].own - 1].codes)
             to->product.act = NULL;
     }
     a->n_stages = n;
 }
 
-extern "C" uint64_t sequence_memory_bytes(const struct matmul_context *ctx)
+/* ---- Host: norms whose factor is applied late */
+
+static bool is_norm_only(const norms_params *p)
 {
-    return SEQUENCE_COUNTER_BYTES + (uint64_t)min(ctx->n_sms, (int)SEQ_MAX_BLOCKS) * SEQUENCE_ROW_BYTES +
-           SEQUENCE_SUM_BYTES;
+    return p->has_norm2 && !p->has_norm1 && !p->has_scale && !p->n_used && !p->add && !p->sum && p->codes &&
+           p->format == ACT_Q8 && p->width % 32 == 0 && p->width / 32 <= SEQ_MAX_SQUARES;
 }
 
-extern "C" int sequence_end(struct sequence *sequence)
+/* Whether nothing is lost if the product's blocks have pairs of units: about as many are busy, and none has more to do. Or it is short. */
+static bool can_pair(const struct sequence *sequence, const seq_product *p)
+{
+    const uint32_t n = sequence->n_blocks, pairs = p->n_units / 2;
+    return p->n_units <= n / 4 ||
+           (2 * divide_up(pairs, n) <= divide_up(p->n_units, n) && pairs * 8 >= min(p->n_units, n) * 7);
+}
+
+/* Whether the product can make the norm's codes of what it stores. */
+static bool makes_codes(const struct sequence *sequence, const seq_stage *s, const norms_params *p)
+{
+    const seq_product *q = &s->product;
+    return is_product(*s) && s->kind != SEQ_PRODUCT_F32 && q->n_parts == 1 && q->n_passes == 1 &&
+           !q->n_pairs && !q->codes && (const uint8_t *)q->part[0].out == p->in &&
+           q->part[0].n_out == p->width && can_pair(sequence, q);
+}
+
+/* Whether the stages after the norm are products of its codes; a router of its row may come first. */
+static bool has_readers(const seq_params *a, uint32_t norm)
+{
+    const norms_params *p = &a->stages[norm].norms;
+    const uint32_t router = p->out != NULL, first = norm + 1 + router;
+    return first < a->n_stages && a->stages[first].kind == SEQ_PRODUCT &&
+           a->stages[first].product.act == p->codes &&
+           (!router || (a->n_own < SEQ_MAX_OWN && a->stages[first].product.n_pairs &&
+                        is_router_of(p, &a->stages[norm + 1])));
+}
+
+/* Where a stage writes codes of `width` columns; NULL. */
+static const uint8_t *codes_of(const seq_stage *s, uint32_t *width)
+{
+    *width = is_product(*s) ? s->product.part[0].n_out : s->kind == SEQ_GLU ? s->glu.width : s->norms.width;
+    if (is_product(*s))
+        return s->product.codes;
+    return s->kind == SEQ_GLU ? s->glu.codes : s->kind == SEQ_NORMS ? s->norms.codes : NULL;
+}
+
+/* The products beside a norm do it: there is no stage then. Its codes lie in memory of the sequence's, as what others read may still
+ * lie where they would. */
+static void carry_norms(struct sequence *sequence)
 {
     seq_params *a = &sequence->params;
+    norms_params norm = {}; /* the last; codes NULL once a stage overwrites what they stand for */
+    uint32_t n = 0, n_carried = 0, width;
+    for (uint32_t i = 0; i < a->n_stages; i++) {
+        const seq_stage s = a->stages[i];
+        if (s.kind == SEQ_NORMS && n && n_carried < SEQ_MAX_CARRIED && is_norm_only(&s.norms) &&
+            has_readers(a, i) && makes_codes(sequence, &a->stages[n - 1], &s.norms)) {
+            seq_product *before = &a->stages[n - 1].product;
+            norm = s.norms;
+            before->norm_after = ++n_carried;
+            before->codes = own_place(n_carried);
+            before->code_weight = norm.weight2;
+            before->unit_step = 2;
+            if (norm.out)
+                make_own(sequence, &a->stages[i + 1], &norm, false);
+            continue;
+        }
+        seq_stage *to = &a->stages[n++];
+        *to = s;
+        if (norm.codes && s.kind == SEQ_PRODUCT && s.product.act == norm.codes) {
+            to->product.act = own_place(n_carried);
+            to->product.norm_before = n_carried;
+            to->product.norm_eps = norm.eps2;
+            to->product.norm_share = 1.0f / (float)norm.width;
+        }
+        const uint8_t *codes = codes_of(&s, &width);
+        if (codes &&
+            overlap(codes, act_row_bytes(ACT_Q8, width), norm.codes, act_row_bytes(ACT_Q8, norm.width)))
+            norm.codes = NULL;
+    }
+    a->n_stages = n;
+}
+
+extern "C" uint64_t sequence_memory_bytes(const struct matmul_context *ctx)
+{
+    return SEQUENCE_COUNTER_BYTES + SEQUENCE_SQUARES_BYTES +
+           (uint64_t)min(ctx->n_sms, (int)SEQ_MAX_BLOCKS) * SEQUENCE_ROW_BYTES + SEQUENCE_SUM_BYTES +
+           SEQ_MAX_CARRIED * SEQUENCE_CODES_BYTES;
+}
+
+extern "C" int sequence_end(struct sequence *sequence, int is_closed)
+{
+    seq_params *a = &sequence->params;
+    if (is_closed)
+        carry_norms(sequence);
     if (sequence->has_experts)
         join_norms(sequence);
     const uint32_t shared = (uint32_t)sequence->ctx->shared_bytes, fixed = SEQ_FIXED_BYTES + SEQ_SPARE_BYTES;
@@ -858,18 +949,23 @@ extern "C" int sequence_prepare(const struct matmul_context *ctx)
     return 0;
 }
 
-/* Puts the true address in place of SEQ_SUM_ROW. */
-static void place_sum(seq_params *a, uint8_t *row)
+/* The true address in place of own_place(number). */
+static void place_own(seq_params *a, uint32_t number, uint8_t *row)
 {
+    const uint8_t *place = own_place(number);
     for (uint32_t i = 0; i < a->n_stages; i++) {
         seq_stage *s = &a->stages[i];
-        if (is_product(*s) && s->product.part[0].out == SEQ_SUM_ROW)
-            s->product.part[0].out = (float *)row;
-        if (s->kind == SEQ_NORMS && s->norms.in == (const uint8_t *)SEQ_SUM_ROW)
+        if (s->kind == SEQ_NORMS && s->norms.in == place)
             s->norms.in = row;
+        if (!is_product(*s))
+            continue;
+        seq_product *p = &s->product;
+        p->part[0].out = (const uint8_t *)p->part[0].out == place ? (float *)row : p->part[0].out;
+        p->act = p->act == place ? row : p->act;
+        p->codes = p->codes == place ? row : p->codes;
     }
     for (uint32_t i = 0; i < a->n_own; i++)
-        a->own[i].in = a->own[i].in == (const uint8_t *)SEQ_SUM_ROW ? row : a->own[i].in;
+        a->own[i].in = a->own[i].in == place ? row : a->own[i].in;
 }
 
 extern "C" int sequence_launch(const struct sequence *sequence, const int32_t *n_rows_dev, void *counters,
@@ -885,8 +981,12 @@ extern "C" int sequence_launch(const struct sequence *sequence, const int32_t *n
     params.turn = n_launches++ % SEQ_TRACE_LAUNCHES;
 #endif
     params.counters = (uint32_t *)counters;
-    params.rows = (uint8_t *)counters + SEQUENCE_COUNTER_BYTES;
-    place_sum(&params, params.rows + (uint64_t)sequence->n_blocks * SEQUENCE_ROW_BYTES);
+    params.squares = (float *)((uint8_t *)counters + SEQUENCE_COUNTER_BYTES);
+    params.rows = (uint8_t *)counters + SEQUENCE_COUNTER_BYTES + SEQUENCE_SQUARES_BYTES;
+    uint8_t *own = params.rows + (uint64_t)sequence->n_blocks * SEQUENCE_ROW_BYTES;
+    place_own(&params, 0, own);
+    for (uint32_t i = 0; i < SEQ_MAX_CARRIED; i++)
+        place_own(&params, 1 + i, own + SEQUENCE_SUM_BYTES + i * SEQUENCE_CODES_BYTES);
     config.gridDim = dim3(sequence->n_blocks);
     config.blockDim = dim3(SEQ_THREADS + 32);
     config.dynamicSmemBytes = sequence->shared_bytes;

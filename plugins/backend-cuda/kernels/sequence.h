@@ -24,7 +24,9 @@ extern "C" {
 #define SEQUENCE_COUNTER_BYTES  ((SEQUENCE_MAX_STAGES + 1) * SEQUENCE_COUNTER_STRIDE)
 #define SEQUENCE_ROW_BYTES      4864u         /* of what each block makes for itself */
 #define SEQUENCE_SUM_BYTES      (4u * 15360u) /* a row of f32 */
-/* The counters, the blocks' rows and one more, which need no zeros; without mixtures the counters are enough. */
+#define SEQUENCE_SQUARES_BYTES  8192u         /* of norms */
+#define SEQUENCE_CODES_BYTES    14080u        /* of one: SEQ_MAX_SQUARES times 32 columns */
+/* The counters, and, which need no zeros, squares, the blocks' rows and some more. */
 uint64_t sequence_memory_bytes(const struct matmul_context *ctx);
 
 struct sequence;
@@ -51,8 +53,9 @@ int sequence_add_route(struct sequence *sequence, const struct moe_route *route)
 int sequence_add_experts(struct sequence *sequence, const struct sequence_experts *experts);
 /* 0: routing was added without its experts; the sequence must end before it. */
 int sequence_is_whole(const struct sequence *sequence);
-/* 1: it can be launched; 0: the device's multiprocessors have too little shared memory for it. */
-int sequence_end(struct sequence *sequence);
+/* 1: it can be launched; 0: the device's multiprocessors have too little shared memory for it. is_closed: nobody after the sequence reads what
+ * its row steps made for products, codes and normed rows; they may then be something else, or not there. */
+int sequence_end(struct sequence *sequence, int is_closed);
 
 /* Enqueues it for one row, or none if *n_rows_dev is 0; no kernel of the step may write that. Two sequences that are not `cooperative`
  * must not run on a device at the same time: they may wait for each other for ever. Cooperative ones may, but begin later; and the
