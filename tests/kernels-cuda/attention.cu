@@ -498,6 +498,146 @@ static int cache_differs(const struct device_case *dev, struct host *h)
     return differ;
 }
 
+/* kv-cuda.h's has_heads: one head of q (which: 0), k or v. The pointers in `a` are the host's. */
+static void reference_head(const struct sharpi_kv_cuda_args *a, uint32_t which, uint32_t token,
+                           const float *x, float *y)
+{
+    const struct sharpi_kv_cuda_heads *heads = &a->heads[which];
+    const float *angles = a->table + token * a->table_stride;
+    const uint32_t d = a->head_dim;
+    double z[512], sum = 0;
+    for (uint32_t i = 0; i < d; i++)
+        sum += (double)x[i] * x[i];
+    for (uint32_t i = 0; i < d; i++)
+        z[i] = heads->has_norm ? x[i] / sqrt(sum / d + heads->eps) * (heads->weight ? heads->weight[i] : 1.0f)
+                               : x[i];
+    for (uint32_t i = 0; i < d / 2; i++) {
+        const uint32_t first = a->is_neox ? i : 2 * i, second = a->is_neox ? i + d / 2 : 2 * i + 1;
+        const double c = heads->turns ? angles[i] : 1, s = heads->turns ? angles[i + d / 2] : 0;
+        y[first] = (float)(z[first] * c - z[second] * s);
+        y[second] = (float)(z[second] * c + z[first] * s);
+    }
+}
+
+/* On the device: the heads of all of the step's rows x. */
+static float *reference_heads(const struct host *h, const struct sharpi_kv_cuda_args *a, uint32_t which,
+                              const float *x)
+{
+    const uint64_t n_heads = which ? a->n_kv_heads : a->n_heads, d = a->head_dim;
+    const uint64_t bytes = h->n_rows_padded * n_heads * d * sizeof(float);
+    float *y = (float *)malloc(bytes);
+    memset(y, 0xff, bytes);
+    for (uint64_t i = 0; i < h->n_tokens * n_heads; i++)
+        reference_head(a, which, (uint32_t)(i / n_heads), x + i * d, y + i * d);
+    float *device = (float *)device_copy(y, bytes);
+    free(y);
+    return device;
+}
+
+/* What the cache has at the step's positions: [K and V, n_tokens, n_kv_heads, head_dim]. */
+static float *appended_rows(const struct device_case *dev, struct host *h)
+{
+    const uint64_t n = (uint64_t)h->test->n_kv_heads * h->test->d, page_bytes = SHARPI_KV_PAGE * h->row_bytes;
+    char *page = (char *)malloc(page_bytes), *rows = (char *)malloc(page_bytes);
+    float *x = (float *)malloc(2 * h->n_tokens * n * sizeof *x);
+    for (uint32_t i = 0; i < 2 * h->n_tokens; i++) {
+        const char *cache = (const char *)(i < h->n_tokens ? dev->a.k_cache : dev->a.v_cache);
+        const uint32_t t = i % h->n_tokens, s = (uint32_t)h->seqs_of[t];
+        const uint64_t at =
+            row_at(h, h->k_rows, s, h->seqs[s].length + t - h->seqs[s].first_token) - h->k_rows;
+        require(cudaMemcpy(page, cache + at / page_bytes * page_bytes, page_bytes, cudaMemcpyDeviceToHost),
+                "reading a page");
+        h->format->cuda->page_to_rows(rows, page, h->test->n_kv_heads, h->test->d);
+        h->format->cpu->load(x + i * n, n, rows + at % page_bytes, 0, 0, n, 1);
+    }
+    free(page), free(rows);
+    return x;
+}
+
+/* Rows of n are nearly the same: what is appended may be rounded otherwise. */
+static int rows_differ(const float *x, const float *wanted, uint64_t n_rows, uint32_t n)
+{
+    int differ = 0;
+    for (uint64_t row = 0; row < n_rows; row++, x += n, wanted += n) {
+        double error = 0, size = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            error += ((double)x[i] - wanted[i]) * ((double)x[i] - wanted[i]);
+            size += (double)wanted[i] * wanted[i];
+        }
+        differ |= !(sqrt(error / size) <= 1e-2);
+    }
+    return differ;
+}
+
+/* A launch that makes heads (a: the device's pointers, on_host: the host's) against one that is given them. */
+static int check_made(const struct device_case *dev, struct host *h, const struct sharpi_kv_cuda_args *a,
+                      const struct sharpi_kv_cuda_args *on_host, const char *what)
+{
+    const uint32_t n_kv_rows = h->n_tokens * a->n_kv_heads, d = a->head_dim;
+    struct sharpi_kv_cuda_args given = dev->a;
+    float *out = (float *)malloc(dev->out_floats * 4), *wanted = (float *)malloc(dev->out_floats * 4);
+
+    run_once(dev, h->format, *a, out, what);
+    float *rows = appended_rows(dev, h);
+    given.q = reference_heads(h, on_host, 0, h->q);
+    if (given.k) {
+        given.k = reference_heads(h, on_host, 1, h->k);
+        given.v = reference_heads(h, on_host, 2, h->v);
+    }
+    run_once(dev, h->format, given, wanted, what);
+    float *wanted_rows = appended_rows(dev, h);
+    const int differ = rows_differ(out, wanted, (uint64_t)h->n_tokens * a->n_heads, d) ||
+                       rows_differ(rows, wanted_rows, 2 * n_kv_rows, d);
+    cudaFree((void *)given.q), cudaFree((void *)given.k), cudaFree((void *)given.v);
+    free(out), free(wanted), free(rows), free(wanted_rows);
+    return differ;
+}
+
+/* Heads with and without norms and turns; then all is as it was but for the step's positions. */
+static int check_heads(const struct device_case *dev, struct host *h, const float *out, const char *what)
+{
+    const uint32_t d = h->test->d;
+    struct sharpi_kv_cuda_args a = dev->a;
+    a.has_heads = 1, a.is_neox = 1;
+    if (!h->format->cuda->makes_heads(&a))
+        return h->format->cuda->attention(&a, NULL) != cudaErrorInvalidValue; /* must be refused */
+    a.table_stride = d + 4;
+    const uint64_t n_angles = h->n_rows_padded * a.table_stride;
+    float *weights = random_rows(2 * d, 0.25f), *table = random_rows(n_angles, 3.0f);
+    for (uint32_t i = 0; i < 2 * d; i++)
+        weights[i] += 1.0f;
+    for (uint64_t t = 0; t < h->n_rows_padded; t++)
+        for (uint32_t i = 0; i < d / 2; i++) {
+            float *angle = table + t * a.table_stride + i;
+            angle[d / 2] = sinf(*angle);
+            *angle = cosf(*angle);
+        }
+    float *device_weights = (float *)device_copy(weights, 2 * d * 4),
+          *device_table = (float *)device_copy(table, n_angles * 4);
+    int failed = 0;
+    for (uint32_t variant = 0; variant < 16; variant++) {
+        a.is_neox = variant & 1;
+        for (uint32_t i = 0; i < 3; i++) {
+            a.heads[i].weight = i < 2 ? device_weights + i * d : NULL;
+            a.heads[i].eps = 0.1f * (float)(i + 1);
+            a.heads[i].has_norm = variant >> (i < 2 ? 1 : 2) & 1;
+            a.heads[i].turns = i < 2 ? variant >> 3 : 0;
+        }
+        a.table = variant >> 3 ? device_table : NULL;
+        struct sharpi_kv_cuda_args on_host = a;
+        on_host.heads[0].weight = weights, on_host.heads[1].weight = weights + d, on_host.table = table;
+        failed |= h->format->cuda->makes_heads(&a)
+                      ? check_made(dev, h, &a, &on_host, what)
+                      : h->format->cuda->attention(&a, NULL) != cudaErrorInvalidValue;
+    }
+    float *again = (float *)malloc(dev->out_floats * 4);
+    run_once(dev, h->format, dev->a, again, what);
+    failed |= memcmp(out, again, dev->out_floats * 4) || cache_differs(dev, h);
+    cudaFree(device_weights), cudaFree(device_table);
+    free(weights), free(table), free(again);
+    return failed;
+}
+
 static int run_case(const struct format *format, const struct test_case *test, const char *what)
 {
     struct host h;
@@ -516,6 +656,7 @@ static int run_case(const struct format *format, const struct test_case *test, c
     run_once(&dev, format, dev.a, h.out, what); /* the counters are as they were, and the order of sums */
     const int is_other = memcmp(first, h.out, dev.out_floats * 4) != 0;
     const int are_codes_wrong = check_codes(&dev, &h, first, what);
+    const int are_heads_wrong = check_heads(&dev, &h, first, what);
     const int is_narrow = dev.a.max_seq_tokens * test->n_heads / test->n_kv_heads <= 16;
     if (is_narrow)
         worst = fmax(worst, check_blocks(&dev, &h, what));
@@ -523,13 +664,15 @@ static int run_case(const struct format *format, const struct test_case *test, c
     const double limit = is_narrow ? format->decode_limit : format->prefill_limit;
     double *greatest = &greatest_errors[format - formats][!is_narrow];
     *greatest = fmax(*greatest, worst);
-    const int failed = bytes_differ || is_scratch_wrong || is_other || are_codes_wrong || !(worst <= limit);
+    const int failed = bytes_differ || is_scratch_wrong || is_other || are_codes_wrong || are_heads_wrong ||
+                       !(worst <= limit);
     if (failed || getenv("VERBOSE"))
-        printf("  %s %-4s %-34s H %u/%u d %u w %u cap %g: error %.2e (limit %.0e)%s%s%s%s\n",
+        printf("  %s %-4s %-34s H %u/%u d %u w %u cap %g: error %.2e (limit %.0e)%s%s%s%s%s\n",
                failed ? "FAILED" : "ok    ", format->name, what, test->n_heads, test->n_kv_heads, test->d,
                test->window, (double)test->softcap, worst, limit, bytes_differ ? ", cache bytes differ" : "",
                is_scratch_wrong ? ", scratch overrun or counters left" : "",
-               is_other ? ", differs when repeated" : "", are_codes_wrong ? ", codes are wrong" : "");
+               is_other ? ", differs when repeated" : "", are_codes_wrong ? ", codes are wrong" : "",
+               are_heads_wrong ? ", made heads are wrong" : "");
     free(first);
     device_free(&dev);
     host_free(&h);
