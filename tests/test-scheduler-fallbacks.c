@@ -220,10 +220,10 @@ static void a_share_made_small_grows_again(void)
     int32_t prompt[300];
     uint32_t most = 0, n;
     struct world *w;
-    does.step_s = 2e-3;
-    does.token_s = 1e-3;
-    does.bad_token_s = 0.1;
-    w = open_world("llama", (struct sharpi_model_options){.chunk = 64, .max_sessions = 2}, 40);
+    does.step_s = 6e-3; /* far above what a busy machine adds */
+    does.token_s = 3e-3;
+    does.bad_token_s = 0.15;
+    w = open_world("llama", (struct sharpi_model_options){.chunk = 64, .max_sessions = 2}, 120);
     for (uint32_t i = 0; i < 300; i++)
         prompt[i] = w->data.tokens[(i + 7) % 200];
     ask(w, 0, w->data.tokens, 8, 400); /* what it decodes, the prompt is beside */
@@ -234,9 +234,9 @@ static void a_share_made_small_grows_again(void)
     CU_ASSERT(n > 2 && does.seen[0] > 1 && does.seen[1] == 1);
     for (uint32_t i = 1; i < n && i < N_SEEN; i++)
         most = does.seen[i] > most ? does.seen[i] : most;
-    if (most < 8 || n > 150)
+    if (most < 16 || n > 150)
         fprintf(stderr, "  %u steps, of %u prompt tokens at most\n", n, most);
-    CU_ASSERT(most >= 8 && n <= 150); /* 270 steps of one if it stayed small */
+    CU_ASSERT(most >= 16 && n <= 150); /* 270 steps of one if it stayed small */
     sharpi_scheduler_cancel(w->s, w->answers[0].id);
     CU_ASSERT(answer_wait(&w->answers[0]));
     close_world(w);

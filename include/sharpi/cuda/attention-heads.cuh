@@ -81,7 +81,7 @@ __device__ inline void norm_head(float4 (&x)[N], const float *weight, uint32_t d
     }
 }
 
-/* `weights`: of q, k and v, d_max apart. */
+/* `weights`: of q, k and v, one after the other, 128 N each. */
 template <uint32_t N>
 __device__ inline void make_head(float4 (&x)[N], const sharpi_kv_cuda_args &a, uint32_t which,
                                  const float *weights, const head_turns &t, uint32_t d)

@@ -540,14 +540,12 @@ extern "C" int sequence_is_whole(const struct sequence *sequence)
     return sequence->has_route == sequence->has_experts;
 }
 
-/* Stand for memory of the sequence's own, which is known when it is launched: a row for sums, and one for the codes of each norm whose
+/* Stand for memory of the sequence's own, which is known when it is launched: 0 a row for sums, 1 and more the codes of norms whose
  * factor is applied late. */
 static uint8_t *own_place(uint32_t number)
 {
     return (uint8_t *)((uint64_t)(number + 1) << 20);
 }
-
-static float *const SEQ_SUM_ROW = (float *)((uint64_t)1 << 20); /* own_place(0) */
 
 /* Where down stores the sum of residual and experts: where the norms would, or in a row of the sequence's if blocks may still be reading
  * something there. */
@@ -557,7 +555,7 @@ static float *place_of_sum(const seq_mixture *m, const seq_product *down, const 
     if (!overlap(p->sum, bytes, down->act, 4ull * m->hidden_stride * down->n_pairs) &&
         (p->sum == p->add || !overlap(p->sum, bytes, p->add, bytes)))
         return (float *)p->sum;
-    return bytes <= SEQUENCE_SUM_BYTES ? SEQ_SUM_ROW : NULL;
+    return bytes <= SEQUENCE_SUM_BYTES ? (float *)own_place(0) : NULL;
 }
 
 /* Whether norms begin with the weighted sum of what the last product, down, has made. */
