@@ -24,6 +24,13 @@ check_PROGRAMS += tests/test-kernels-cuda
 tests_test_kernels_cuda_SOURCES = # main is in the library too: automake cannot compile .cu files of a program
 tests_test_kernels_cuda_LDADD = tests/kernels-cuda/libtests.la plugins/backend-cuda/libcuda.la $(CUDA_LIBS) -lm
 
+# The same for racecheck, with a sequence kernel of its own in place of the backend's; for tests/on-gpu.
+EXTRA_LTLIBRARIES += tests/kernels-cuda/libracecheck.la
+tests_kernels_cuda_libracecheck_la_SOURCES = tests/kernels-cuda/sequence-racecheck.cu
+EXTRA_PROGRAMS += tests/test-kernels-cuda-racecheck
+tests_test_kernels_cuda_racecheck_SOURCES =
+tests_test_kernels_cuda_racecheck_LDADD = tests/kernels-cuda/libtests.la tests/kernels-cuda/libracecheck.la plugins/backend-cuda/libcuda.la $(CUDA_LIBS) -lm
+
 # Programs on paper, for which no GPU is needed.
 check_PROGRAMS += tests/test-cuda-compile
 tests_test_cuda_compile_SOURCES = tests/fixtures.c tests/fixtures.h tests/test-cuda-compile.c

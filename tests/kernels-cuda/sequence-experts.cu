@@ -350,6 +350,6 @@ int test_experts(int bench)
     int bad = open_world(&m, 2 << 20);
     (void)bench;
     for (const shape &s : shapes)
-        bad |= !bad && check_shape(&m, &s);
+        bad |= !bad && (s.width <= 256 || !is_small()) && check_shape(&m, &s);
     return bad;
 }

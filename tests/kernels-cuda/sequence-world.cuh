@@ -74,10 +74,21 @@ uint8_t *run_sequence(sequence_world *w, const sequence *s, int32_t n_rows)
     return finish(w);
 }
 
+/* SEQUENCE_PART, for sanitizers, which are a thousand times slower. short: few repeats; small: few repeats of small shapes. */
+int is_short(void)
+{
+    return getenv("SEQUENCE_PART") != NULL;
+}
+
+int is_small(void)
+{
+    return is_short() && !strcmp(getenv("SEQUENCE_PART"), "small");
+}
+
 int check_repeats(sequence_world *w, const sequence *s, const uint8_t *first)
 {
     int bad = 0;
-    for (int i = 0; i < 50; i++) {
+    for (int i = 0; i < (is_short() ? 2 : 50); i++) {
         uint8_t *again = run_sequence(w, s, 1);
         if (memcmp(again, first, w->n_bytes)) {
             printf("  run %d gives other bits\n", i);

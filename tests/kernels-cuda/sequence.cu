@@ -407,7 +407,7 @@ int check_counters(layer *l, sequence *s)
     uint8_t counters[SEQUENCE_COUNTER_BYTES];
     int bad = 0;
     begin(l, 1);
-    for (int i = 0; i < 200; i++)
+    for (int i = 0; i < (is_short() ? 3 : 200); i++)
         OK(sequence_launch(s, l->n_rows, l->counters, 0, 0));
     OK(cudaDeviceSynchronize());
     OK(cudaMemcpy(counters, l->counters, sizeof counters, cudaMemcpyDeviceToHost));
@@ -488,6 +488,6 @@ int test_sequence(int bench)
     int bad = open_world(&l, 4 << 20);
     (void)bench;
     for (const shape &s : shapes)
-        bad |= !bad && check_shape(&l, &s);
+        bad |= !bad && (s.width <= 352 || !is_small()) && check_shape(&l, &s);
     return bad;
 }

@@ -171,8 +171,8 @@ static __device__ __forceinline__ void weigh(const struct moe_route &r, const fl
 /* Their logits lie where sums will be. */
 enum { SEQ_MAX_EXPERTS = SEQ_WARPS * SEQ_MAX_SEGMENTS * 16 * 4 / 8 };
 
-/* `memory`: of the block, 8 bytes per expert. Afterwards the chosen are in `choice`, and the filling warp knows. The weights
- * follow before the block's next barrier. */
+/* `memory`: of the block, 8 bytes per expert. Afterwards the chosen are in `choice`, and the filling warp knows: each thread has told it. The
+ * weights follow before the block's next barrier. */
 template <class Block>
 static __device__ __forceinline__ void choose_experts(const struct moe_route &r, float *memory,
                                                       seq_choice *choice, const Block &block)
@@ -196,9 +196,8 @@ static __device__ __forceinline__ void choose_experts(const struct moe_route &r,
             choice->weight[rank] = values[expert];
         }
     }
+    barrier_arrive(&choice->is_made);
     block.sync();
-    if (threadIdx.x == 0)
-        barrier_arrive(&choice->is_made);
     if (threadIdx.x < 32)
         weigh(r, values, choice);
     if (!r.softmax_after && !r.renormalize)

@@ -99,7 +99,7 @@ struct seq_router {
 struct seq_choice {
     int32_t expert[MOE_MAX_USED];
     float weight[MOE_MAX_USED];
-    uint64_t is_made; /* barrier */
+    uint64_t is_made; /* barrier of all readers */
 };
 
 /* Heads of all chains, in the first n_blocks blocks; chains[].first_block is the number of the chain's first head. A chain beside

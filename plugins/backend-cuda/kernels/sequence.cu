@@ -291,14 +291,14 @@ static __global__ void SEQ_BOUNDS sequence_kernel(const __grid_constant__ seq_pa
     if (fills && lane < SEQ_WARPS) {
         for (uint32_t i = 0; i < a.n_slots; i++) {
             barrier_init(ring.full + i, 1);
-            barrier_init(ring.empty + i, 1);
+            barrier_init(ring.empty + i, 32);
         }
         if (lane == 0) {
             barrier_init(&shared->has_entered, 1);
             barrier_init(&shared->has_waited, 1);
         }
         if (MOE && lane == 0)
-            barrier_init(&shared->choice.is_made, 1);
+            barrier_init(&shared->choice.is_made, SEQ_THREADS);
 #if __CUDA_ARCH__ >= 900
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 #endif
