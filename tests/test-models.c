@@ -214,8 +214,9 @@ static void check_narrow(const struct fixture *f, const struct fixture_data *dat
 
 static void check_narrow_formats(const struct fixture *f, const struct fixture_data *data)
 {
-    /* what rounds a little more than the CPU does may swap an expert of a mixture at an early token, for all that follow */
-    check_narrow(f, data, "f16", f->mixture && strcmp(test_backend(), "cpu") != 0 ? 0.25f : 0.1f);
+    /* where two experts of a mixture are nearly equal, the order of sums, which instruction sets and devices choose, and the cache's rounding
+     * together may swap them at an early token, for all that follow */
+    check_narrow(f, data, "f16", f->mixture ? 0.25f : 0.1f);
     check_narrow(f, data, "bf16", 0.5f);
     check_narrow(f, data, "q8_0", 2.0f * f->q8_0_kv);
 }
