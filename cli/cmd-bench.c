@@ -72,23 +72,29 @@ static void attention_cost(const struct sharpi_model *model, uint64_t from, uint
     }
 }
 
-/* Feeds n tokens of an arbitrary but fixed sequence to every session, `per_step` at a time. */
+/* `n` tokens for each session, different ones: equal rows would choose equal experts, whose weights are then read once for all. */
+static void make_tokens(const struct sharpi_model *model, int32_t *tokens, uint64_t n, uint32_t *seed)
+{
+    for (uint64_t i = 0; i < n; i++) {
+        *seed = *seed * 1664525u + 1013904223u;
+        tokens[i] = (int32_t)((*seed >> 8) % model->desc.n_vocab);
+    }
+}
+
+/* Feeds n arbitrary but fixed tokens to every session, `per_step` at a time. */
 static int32_t feed(struct sharpi_model *model, struct sharpi_session **sessions, uint32_t batch, uint32_t n,
                     uint32_t per_step, struct sharpi_error *err)
 {
-    int32_t *tokens = malloc((size_t)per_step * sizeof *tokens);
+    int32_t *tokens = malloc((size_t)per_step * batch * sizeof *tokens);
     struct sharpi_work *work = calloc(batch, sizeof *work);
     uint32_t done, i, seed = 12345;
     int32_t status = tokens && work ? SHARPI_OK : sharpi_fail(err, SHARPI_ENOMEM, "no memory for a batch");
     for (done = 0; done < n && !status && !interrupted(); done += per_step) {
         uint32_t now = n - done < per_step ? n - done : per_step;
-        for (i = 0; i < now; i++) {
-            seed = seed * 1664525u + 1013904223u;
-            tokens[i] = (int32_t)((seed >> 8) % model->desc.n_vocab);
-        }
+        make_tokens(model, tokens, (uint64_t)now * batch, &seed);
         for (i = 0; i < batch; i++)
-            work[i] =
-                (struct sharpi_work){.session = sessions[i], .tokens = tokens, .n_tokens = now, .want = 1};
+            work[i] = (struct sharpi_work){
+                .session = sessions[i], .tokens = tokens + (uint64_t)i * now, .n_tokens = now, .want = 1};
         status = sharpi_step(model, work, batch, err);
     }
     free(work);
@@ -122,7 +128,7 @@ static int32_t measure(const struct bench *b, struct sharpi_model *model, struct
     if (!status) {
         qsort(rates, b->repetitions, sizeof *rates, by_value);
         r->worst = rates[0];
-        r->median = rates[b->repetitions / 2];
+        r->median = 0.5 * (rates[(b->repetitions - 1) / 2] + rates[b->repetitions / 2]);
         r->best = rates[b->repetitions - 1];
         sharpi_graph_cost(model->graph, &step_bytes, &step_macs);
         attention_cost(model, r->depth, r->n, r->decode ? 1 : model->chunk, &bytes, &macs);

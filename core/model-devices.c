@@ -60,20 +60,27 @@ static int32_t fail_not_loaded(const struct sharpi_model *model, const char *nam
         sharpi_plugins_names(&model->engine->plugins, SHARPI_OFFER_BACKEND, names, sizeof names));
 }
 
+/* Those of its devices that can be used; of several, the log says of the others why not. None at all is an error with the reason. */
+static int32_t add_devices_of(struct finding *f, const struct sharpi_offer *offer, struct sharpi_error *err)
+{
+    struct sharpi_error why = SHARPI_ERROR_INIT;
+    const uint32_t n = offer->backend->device_count(offer->ctx, &why);
+    uint32_t n_added = 0;
+    int32_t status = SHARPI_EDEVICE;
+    for (uint32_t i = 0; i < n && f->n < SHARPI_PLAN_MAX_DEVICES; i++) {
+        if ((status = add_device(f, offer, i, &why)) && n > 1)
+            sharpi_log_printf(&f->model->engine->log, SHARPI_LOG_WARN, "model",
+                              "going on without device %s:%u: %s", offer->name, i, why.text);
+        n_added += !status;
+    }
+    return n_added ? SHARPI_OK : sharpi_fail(err, status, "%s", *why.text ? why.text : "it has no device");
+}
+
 static int32_t add_backend(struct finding *f, const char *name, struct sharpi_error *err)
 {
     const struct sharpi_offer *offer =
         sharpi_plugins_find(&f->model->engine->plugins, SHARPI_OFFER_BACKEND, name);
-    uint32_t n;
-    int32_t status = SHARPI_OK;
-    if (!offer)
-        return fail_not_loaded(f->model, name, err);
-    n = offer->backend->device_count(offer->ctx, err);
-    if (n == 0)
-        return SHARPI_EDEVICE;
-    for (uint32_t i = 0; i < n && !status; i++)
-        status = add_device(f, offer, i, err);
-    return status;
+    return offer ? add_devices_of(f, offer, err) : fail_not_loaded(f->model, name, err);
 }
 
 /* "cuda" is its first device, "cuda:1" its second. */
@@ -117,15 +124,17 @@ static int32_t add_list(struct finding *f, const char *list, struct sharpi_error
     return status;
 }
 
-/* Every backend's; those without a device say why in `sharpi doctor`. */
 static void add_all(struct finding *f)
 {
-    const struct sharpi_plugins *plugins = &f->model->engine->plugins;
-    for (uint32_t i = 0; i < plugins->n_offers; i++) {
-        const struct sharpi_offer *offer = &plugins->offers[i];
-        uint32_t n = offer->kind == SHARPI_OFFER_BACKEND ? offer->backend->device_count(offer->ctx, NULL) : 0;
-        for (uint32_t k = 0; k < n && f->n < SHARPI_PLAN_MAX_DEVICES; k++)
-            add_device(f, offer, k, NULL);
+    struct sharpi_engine *engine = f->model->engine;
+    for (uint32_t i = 0; i < engine->plugins.n_offers; i++) {
+        const struct sharpi_offer *offer = &engine->plugins.offers[i];
+        struct sharpi_error why = SHARPI_ERROR_INIT;
+        if (offer->kind == SHARPI_OFFER_BACKEND && add_devices_of(f, offer, &why))
+            sharpi_log_printf(
+                &engine->log, SHARPI_LOG_WARN, "model",
+                "going on without backend '%s': %s. Where that is no surprise, sharpi.ini need not list %s",
+                offer->name, why.text, engine->plugins.records[offer->plugin]->name);
     }
 }
 

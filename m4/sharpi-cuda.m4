@@ -6,7 +6,7 @@ AC_DEFUN([SHARPI_CUDA], [
     [AS_HELP_STRING([--with-cuda@<:@=DIR@:>@], [CUDA backend with the toolkit in DIR (default: where nvcc is, if anywhere)])],
     [], [with_cuda=auto])
   AC_ARG_WITH([cuda-arch],
-    [AS_HELP_STRING([--with-cuda-arch=LIST], [compute capabilities to make code for, such as 80,90 (default: 80,90, which serve all of 8.x and 9.x, and what is newer by PTX)])],
+    [AS_HELP_STRING([--with-cuda-arch=LIST], [compute capabilities to make code for, such as 80,90, or 80-virtual for PTX that the driver compiles (default: 80,90,90-virtual, which serve all of 8.x and 9.x, and what is newer by PTX)])],
     [], [with_cuda_arch=])
   AC_ARG_VAR([NVCCFLAGS], [flags for nvcc, default -O3])
   : ${NVCCFLAGS=-O3}
@@ -19,7 +19,7 @@ AC_DEFUN([SHARPI_CUDA], [
     cuda_why=' (nvcc not found, or --without-cuda)'
     AS_IF([test -n "$NVCC"], [SHARPI_CUDA_TOOLKIT])
     AS_IF([test $have_cuda = no && test "x$with_cuda" != xauto],
-      [AC_MSG_ERROR([no usable CUDA toolkit with --with-cuda=$with_cuda: nvcc >= 12 with libcudart_static.a is needed (config.log has more)])])
+      [AC_MSG_ERROR([no usable CUDA toolkit with --with-cuda=$with_cuda: nvcc >= 12.1 with libcudart_static.a is needed (config.log has more)])])
   ])
   AS_IF([test $have_cuda = yes], [AC_DEFINE([HAVE_CUDA], [1], [The CUDA backend and the KV formats' kernels for it are built.])])
   AM_CONDITIONAL([HAVE_CUDA], [test $have_cuda = yes])
@@ -36,22 +36,23 @@ AC_DEFUN([SHARPI_CUDA_TOOLKIT], [
     AS_IF([test -f "$cuda_lib/libcudart_static.a"], [CUDA_LIBS="-L$cuda_lib $CUDA_LIBS"; break])
   done
   CUDA_ARCH_FLAGS=
-  cuda_archs=`echo "${with_cuda_arch:-80,90}" | tr ',' ' '`
+  cuda_archs=`echo "${with_cuda_arch:-80,90,90-virtual}" | tr ',' ' '`
+  CUDA_CPPFLAGS="$CUDA_CPPFLAGS -DCUDA_ARCHS='\"$cuda_archs\"'"
   for cuda_arch in $cuda_archs; do
-    cuda_last=$cuda_arch
     dnl Warpgroup matrix instructions are only in the code for exactly this chip.
-    AS_IF([test "$cuda_arch" = 90], [cuda_arch=90a])
-    CUDA_ARCH_FLAGS="$CUDA_ARCH_FLAGS -gencode arch=compute_$cuda_arch,code=sm_$cuda_arch"
+    AS_CASE([$cuda_arch],
+      [90], [cuda_arch=90a cuda_code=sm_90a],
+      [*-virtual], [cuda_arch=`echo "$cuda_arch" | sed 's/-virtual$//'` cuda_code=compute_$cuda_arch],
+      [cuda_code=sm_$cuda_arch])
+    CUDA_ARCH_FLAGS="$CUDA_ARCH_FLAGS -gencode arch=compute_$cuda_arch,code=$cuda_code"
   done
-  dnl PTX lets the driver compile for later chips; whoever names one list wants that and no more.
-  AS_IF([test -z "$with_cuda_arch"], [CUDA_ARCH_FLAGS="$CUDA_ARCH_FLAGS -gencode arch=compute_$cuda_last,code=compute_$cuda_last"])
   dnl Host code without a C++ runtime: libraries are linked by the C compiler.
   NVCC_HOST_FLAGS="-Xcompiler=-fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics"
   AC_MSG_CHECKING([whether $NVCC makes programs for $cuda_archs])
   cat >conftest.cu <<'CONFTEST'
 #include <cuda_runtime.h>
 __global__ void kernel(int *x) { *x = CUDART_VERSION; }
-#if CUDART_VERSION < 12000
+#if CUDART_VERSION < 12010
 #error too old
 #endif
 int main(void) { int n = 0; kernel<<<1, 1>>>(&n); return cudaGetDeviceCount(&n) == cudaSuccess && n < 0; }

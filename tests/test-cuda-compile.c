@@ -10,7 +10,7 @@
 
 static struct sharpi_engine *engine;
 static struct cuda_backend backend;
-static struct matmul_context products = {.n_sms = 132, .overlap = 1, .shared_bytes = 232448};
+static struct matmul_context products = {.n_sms = 132, .has_bulk = 1, .overlap = 1, .shared_bytes = 232448};
 static struct sharpi_device device;
 
 /* A fixture placed on the CPU, for its graph and its cache's layout. */
@@ -465,6 +465,31 @@ static void ops_of_an_architecture_are_refused(void)
     CU_ASSERT_PTR_NOT_NULL(strstr(err.text, "odd_op"));
 }
 
+static void logits_beyond_the_choice_are_refused(void)
+{
+    struct sharpi_error err = SHARPI_ERROR_INIT;
+    struct sharpi_tensor tensor = {.type = SHARPI_TYPE_F16, .ne = {64, TOPK_MAX_VOCAB, 1, 1}};
+    const struct sharpi_tensor *w = &tensor;
+    struct sharpi_op op = {.size = sizeof op, .kind = SHARPI_OP_LOGITS, .w = {w}};
+    CU_ASSERT_EQUAL(cuda_supports(&backend, NULL, &op, NULL, &err), SHARPI_OK);
+    tensor.ne[1]++;
+    CU_ASSERT_EQUAL(cuda_supports(&backend, NULL, &op, NULL, &err), SHARPI_ENOTSUP);
+}
+
+static void code_is_for_some_devices(void)
+{
+    static const struct {
+        const char *archs;
+        int major, minor, has;
+    } cases[] = {
+        {"80", 8, 0, 1},   {"80", 8, 9, 1},      {"86", 8, 0, 0},         {"80", 9, 0, 0},
+        {"90", 9, 0, 1},   {"90", 8, 9, 0},      {"80 90", 12, 0, 0},     {"80 90 90-virtual", 12, 0, 1},
+        {"120", 12, 1, 1}, {"120a", 12, 1, 0},   {"80-virtual", 9, 0, 1}, {"90-virtual", 8, 9, 0},
+        {"", 9, 0, 0},     {"100 103", 10, 3, 1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        CU_ASSERT_EQUAL(cuda_has_code(cases[i].archs, cases[i].major, cases[i].minor), cases[i].has);
+}
+
 int main(void)
 {
     unsigned failures;
@@ -487,6 +512,8 @@ int main(void)
     CU_add_test(suite, "sequences and codes do not overwrite what is read", nothing_read_is_overwritten);
     CU_add_test(suite, "attention may make heads", attention_may_make_heads);
     CU_add_test(suite, "ops of an architecture are refused", ops_of_an_architecture_are_refused);
+    CU_add_test(suite, "logits beyond the choice are refused", logits_beyond_the_choice_are_refused);
+    CU_add_test(suite, "code is for some devices", code_is_for_some_devices);
     CU_basic_set_mode(CU_BRM_VERBOSE);
     CU_basic_run_tests();
     failures = CU_get_number_of_failures();

@@ -920,6 +920,39 @@ static void check_refused(const char *model, const char *setting, const char *ot
     stop(&w);
 }
 
+/* What a load with these settings of the twin leaves in use (NULL: only the CPU), and the one line that it logs. */
+static void check_left_out(const char *model, uint32_t n_devices, uint32_t n_unusable, const char *used,
+                           const char *line)
+{
+    const char *at;
+    struct world w;
+    start(&w);
+    set(&w, "backend-twin.devices=%u", n_devices);
+    set(&w, "backend-twin.unusable=%u", n_unusable);
+    load_or_fail(&w, model, (struct sharpi_model_options){.context = 64});
+    CU_ASSERT_EQUAL(w.model->n_devices, used ? 1 : 0);
+    CU_ASSERT_STRING_EQUAL(w.model->devices[0].name, used ? used : "cpu");
+    at = strstr(log_text, "going on without");
+    CU_ASSERT_PTR_NOT_NULL_FATAL(at);
+    CU_ASSERT_EQUAL(strncmp(at, line, strlen(line)), 0);
+    CU_ASSERT_PTR_NULL(strstr(at + 1, "going on without"));
+    stop(&w);
+}
+
+static void devices_that_cannot_be_used_are_left_out(void)
+{
+    struct fixture_data data;
+    CU_ASSERT_EQUAL_FATAL(fixture_read(&fixtures[0], &data), 0);
+    check_left_out(data.model, 0, 0, NULL,
+                   "going on without backend 'twin': [backend-twin] devices = 0. Where");
+    check_left_out(data.model, 1, 1, NULL,
+                   "going on without backend 'twin': [backend-twin] unusable = 1. Where");
+    check_left_out(data.model, 2, 1, "twin1",
+                   "going on without device twin:0: [backend-twin] unusable = 1\n");
+    check_refused(data.model, "backend-twin.devices=0", "model.backend=twin", SHARPI_EDEVICE, "devices = 0");
+    free(data.logits);
+}
+
 static void what_cannot_be_is_refused(void)
 {
     const char *const any = "backend-twin.devices=2";
@@ -967,6 +1000,7 @@ int main(void)
                                   TEST(the_plan_splits_what_a_device_cannot_hold),
                                   TEST(a_part_without_memory_frees_the_others),
                                   TEST(a_failing_part_fails_the_step),
+                                  TEST(devices_that_cannot_be_used_are_left_out),
                                   TEST(what_cannot_be_is_refused),
                                   CU_TEST_INFO_NULL};
     CU_SuiteInfo suites[] = {{"parts", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};

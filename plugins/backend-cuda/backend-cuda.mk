@@ -37,6 +37,8 @@ cuda_matmul_sources = \
 	plugins/backend-cuda/kernels/sequence.cu \
 	plugins/backend-cuda/kernels/sequence.h
 cuda_rows_sources = \
+	plugins/backend-cuda/kernels/code.cu \
+	plugins/backend-cuda/kernels/code.h \
 	plugins/backend-cuda/kernels/launch.h \
 	plugins/backend-cuda/kernels/moe-order.cuh \
 	plugins/backend-cuda/kernels/moe.cu \

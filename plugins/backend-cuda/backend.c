@@ -3,7 +3,15 @@
 
 #include "../backend-common/settings.h"
 
-static const char *const config_keys[] = {"memory_limit", "graphs", "overlap", "cublas", "sequences", NULL};
+#include <stdlib.h>
+#include <string.h>
+
+/* 99 KiB, which every chip since 8.0 gives a block, to 227 KiB, which none exceeds. */
+#define MIN_SHARED_BYTES (99 << 10)
+#define MAX_SHARED_BYTES (227 << 10)
+
+static const char *const config_keys[] = {"memory_limit", "graphs",        "overlap", "cublas",
+                                          "sequences",    "shared_memory", NULL};
 
 static const struct sharpi_backend cuda_backend_table = {
     .size = sizeof cuda_backend_table,
@@ -39,6 +47,18 @@ static int32_t read_switch(const char *key, const char *value, uint32_t *on, str
     return sharpi_fail(err, SHARPI_EINVAL, "[backend-cuda] %s = %s: must be true or false", key, value);
 }
 
+static int32_t read_shared_memory(const char *value, uint32_t *n_bytes, struct sharpi_error *err)
+{
+    char *end = NULL;
+    const unsigned long n = value ? strtoul(value, &end, 10) : 0;
+    if (value && (*end || n < MIN_SHARED_BYTES || n > MAX_SHARED_BYTES))
+        return sharpi_fail(err, SHARPI_EINVAL,
+                           "[backend-cuda] shared_memory = %s: must be bytes of a block from %d to %d", value,
+                           MIN_SHARED_BYTES, MAX_SHARED_BYTES);
+    *n_bytes = (uint32_t)n;
+    return SHARPI_OK;
+}
+
 static int32_t init(const struct sharpi_host *host, const struct sharpi_config *config, void **ctx,
                     struct sharpi_error *err)
 {
@@ -55,6 +75,8 @@ static int32_t init(const struct sharpi_host *host, const struct sharpi_config *
         (status = read_switch("cublas", host->config_get(config, "cublas"), &backend->use_blas, err)) ||
         (status =
              read_switch("sequences", host->config_get(config, "sequences"), &backend->use_sequences, err)) ||
+        (status =
+             read_shared_memory(host->config_get(config, "shared_memory"), &backend->shared_bytes, err)) ||
         (status = host->register_backend(host, &cuda_backend_table, backend, err))) {
         cuda_nvml_finish(&backend->nvml);
         host->free(host, backend);

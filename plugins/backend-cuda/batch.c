@@ -41,6 +41,7 @@ static cudaError_t stage_row(struct sharpi_program *program, uint64_t offset, co
 {
     int32_t *known = (int32_t *)(void *)(program->host_pages + offset);
     uint32_t first = 0, end = n;
+    cudaError_t error;
     while (first < end && known[first] == pages[first])
         first++;
     while (end > first && known[end - 1] == pages[end - 1])
@@ -48,9 +49,12 @@ static cudaError_t stage_row(struct sharpi_program *program, uint64_t offset, co
     if (first == end)
         return cudaSuccess;
     memcpy(known + first, pages + first, (end - first) * sizeof *known);
-    return cudaMemcpyAsync(program->scratch + program->layout.pages + offset + first * sizeof *known,
-                           known + first, (end - first) * sizeof *known, cudaMemcpyHostToDevice,
-                           program->device->stream);
+    error = cudaMemcpyAsync(program->scratch + program->layout.pages + offset + first * sizeof *known,
+                            known + first, (end - first) * sizeof *known, cudaMemcpyHostToDevice,
+                            program->device->stream);
+    if (error) /* nobody knows what is there now: no page has such a number */
+        memset(known + first, 0x80, (end - first) * sizeof *known);
+    return error;
 }
 
 static cudaError_t stage_pages(struct sharpi_program *program, const struct sharpi_batch *batch)

@@ -68,6 +68,15 @@ static int32_t check_attention(const struct sharpi_attention_attr *attr, const s
     return (*kernels)->check(attr->layer, attr->n_heads, attr->n_kv_heads, attr->head_dim, err);
 }
 
+static int32_t check_logits(const struct sharpi_tensor *tensor, struct sharpi_error *err)
+{
+    if (tensor->ne[1] > TOPK_MAX_VOCAB)
+        return sharpi_fail(err, SHARPI_ENOTSUP,
+                           "%llu logits are too many to choose from on a GPU: at most %u",
+                           (unsigned long long)tensor->ne[1], TOPK_MAX_VOCAB);
+    return check_matrix(tensor, err);
+}
+
 int32_t cuda_supports(void *ctx, const struct sharpi_graph_view *graph, const struct sharpi_op *op,
                       const struct sharpi_kv_layer *kv, struct sharpi_error *err)
 {
@@ -78,8 +87,9 @@ int32_t cuda_supports(void *ctx, const struct sharpi_graph_view *graph, const st
     case SHARPI_OP_EMBED:
     case SHARPI_OP_ROW_GATHER:
     case SHARPI_OP_LINEAR:
-    case SHARPI_OP_LOGITS:
         return check_matrix(op->w[0], err);
+    case SHARPI_OP_LOGITS:
+        return check_logits(op->w[0], err);
     case SHARPI_OP_MOE_FFN:
         return check_experts(op, err);
     case SHARPI_OP_ATTENTION:
@@ -183,7 +193,8 @@ static int32_t attention_add(struct flow *flow, const struct sharpi_op *op, cons
                                            .softcap = attr->softcap,
                                            .ring = kv->ring,
                                            .n_sms = program->device->n_sms,
-                                           .compute_major = program->device->compute_major};
+                                           .compute_major = program->device->compute_major,
+                                           .shared_bytes = program->device->shared_bytes};
     *out = (int32_t)program->n_attentions++;
     return SHARPI_OK;
 }

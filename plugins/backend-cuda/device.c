@@ -1,11 +1,14 @@
 /* Finding and opening GPUs. Without a driver or a GPU every call says so and nothing else happens. */
 #include "device.h"
 
+#include "kernels/code.h"
 #include "kernels/matmul-blas.h"
 #include "kernels/matmul.h"
 
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #define MIN_COMPUTE_MAJOR 8
 /* Local memory of a thread. The driver sets it aside for every thread that the device can hold, 1 KiB of it unless told
@@ -20,6 +23,21 @@ int32_t cuda_fail(struct sharpi_error *err, int error, const char *what)
                        cudaGetErrorName((cudaError_t)error));
 }
 
+/* The runtime says of a driver that is not there that it is too old. */
+static void fail_without_device(cudaError_t error, struct sharpi_error *err)
+{
+    int driver = 0;
+    if (error != cudaErrorInsufficientDriver || cudaDriverGetVersion(&driver))
+        sharpi_fail(err, SHARPI_ENOENT, "no GPU can be used: %s", cudaGetErrorString(error));
+    else if (driver == 0)
+        sharpi_fail(err, SHARPI_ENOENT, "no GPU can be used: there is no NVIDIA driver");
+    else
+        sharpi_fail(err, SHARPI_ENOENT,
+                    "no GPU can be used: the driver is for CUDA %d.%d and earlier, this build is for %d.%d; "
+                    "update the driver",
+                    driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+}
+
 uint32_t cuda_device_count(void *ctx, struct sharpi_error *err)
 {
     int n = 0;
@@ -27,7 +45,7 @@ uint32_t cuda_device_count(void *ctx, struct sharpi_error *err)
     (void)ctx;
     if (error) {
         cudaGetLastError();
-        sharpi_fail(err, SHARPI_ENOENT, "no GPU can be used: %s", cudaGetErrorString(error));
+        fail_without_device(error, err);
         return 0;
     }
     if (n == 0)
@@ -51,6 +69,38 @@ static uint64_t tighter(uint64_t a, uint64_t b)
     return !a || (b && b < a) ? b : a;
 }
 
+int32_t cuda_has_code(const char *archs, int major, int minor)
+{
+    while (*(archs += strspn(archs, " "))) {
+        char *rest;
+        const long arch = strtol(archs, &rest, 10);
+        const size_t n = strcspn(rest, " ");
+        const int32_t is_exact = arch == 90 || *rest == 'a' || *rest == 'f';
+        if (*rest == '-' ? arch <= 10 * major + minor
+                         : arch / 10 == major && (is_exact ? arch % 10 == minor : arch % 10 <= minor))
+            return 1;
+        archs = rest + n;
+    }
+    return 0;
+}
+
+static int32_t check_capability(int32_t index, const struct cudaDeviceProp *properties,
+                                struct sharpi_error *err)
+{
+    if (properties->major < MIN_COMPUTE_MAJOR)
+        return sharpi_fail(err, SHARPI_ENOTSUP,
+                           "GPU %d (%s) has compute capability %d.%d; the CUDA backend needs %d.0 or later",
+                           index, properties->name, properties->major, properties->minor, MIN_COMPUTE_MAJOR);
+    if (!cuda_has_code(CUDA_ARCHS, properties->major, properties->minor))
+        return sharpi_fail(
+            err, SHARPI_ENOTSUP,
+            "GPU %d (%s) has compute capability %d.%d, and this build has code for %s only; configure "
+            "it with --with-cuda-arch=%d%d",
+            index, properties->name, properties->major, properties->minor, CUDA_ARCHS, properties->major,
+            properties->minor);
+    return SHARPI_OK;
+}
+
 /* What the device has, whatever memory_limit says: that is for those who open it. */
 int32_t cuda_device_info(void *ctx, uint32_t index, struct sharpi_device_info *info, struct sharpi_error *err)
 {
@@ -62,7 +112,8 @@ int32_t cuda_device_info(void *ctx, uint32_t index, struct sharpi_device_info *i
         return status;
     if ((error = cudaGetDeviceProperties(&properties, (int)index)))
         return cuda_fail(err, (int)error, "asking what it is");
-    if ((status = cuda_available(ctx, (int32_t)index, &available, err)))
+    if ((status = check_capability((int32_t)index, &properties, err)) ||
+        (status = cuda_available(ctx, (int32_t)index, &available, err)))
         return status;
     info->integrated = properties.integrated ? 1 : 0;
     info->max_threads = 0;
@@ -94,21 +145,28 @@ static int32_t is_shared(int32_t index)
     return 1;
 }
 
-static int32_t check_device(struct sharpi_device *device, struct sharpi_error *err)
+static int32_t check_device(struct sharpi_device *device, struct cudaDeviceProp *properties,
+                            struct sharpi_error *err)
 {
-    struct cudaDeviceProp properties;
-    cudaError_t error = cudaGetDeviceProperties(&properties, device->index);
+    const cudaError_t error = cudaGetDeviceProperties(properties, device->index);
     if (error)
         return cuda_fail(err, (int)error, "opening the device");
-    if (properties.major < MIN_COMPUTE_MAJOR)
-        return sharpi_fail(err, SHARPI_ENOTSUP,
-                           "GPU %d (%s) has compute capability %d.%d; the CUDA backend needs %d.0 or later",
-                           device->index, properties.name, properties.major, properties.minor,
-                           MIN_COMPUTE_MAJOR);
-    device->n_sms = (uint32_t)properties.multiProcessorCount;
-    device->compute_major = (uint32_t)properties.major;
-    device->overlap = device->backend->use_overlap && properties.major >= 9;
-    device->sequences = device->backend->use_sequences && properties.major >= 9;
+    device->n_sms = (uint32_t)properties->multiProcessorCount;
+    device->shared_bytes =
+        (uint32_t)tighter(properties->sharedMemPerBlockOptin, device->backend->shared_bytes);
+    return check_capability(device->index, properties, err);
+}
+
+/* What this device and the code for it can do; after the context was made. */
+static int32_t choose_ways(struct sharpi_device *device, const struct cudaDeviceProp *properties,
+                           struct sharpi_error *err)
+{
+    int code = 0, error = code_compute_major(&code);
+    if (error)
+        return cuda_fail(err, error, "looking for this device's code in the CUDA backend");
+    device->compute_major = (uint32_t)(code < 9 ? code : properties->major);
+    device->overlap = device->backend->use_overlap && code >= 9;
+    device->sequences = device->backend->use_sequences && code >= 9;
     device->takes_turns = device->sequences && !is_shared(device->index);
     return SHARPI_OK;
 }
@@ -139,7 +197,8 @@ static void *load_blas(void *library)
 }
 
 /* libcublasLt is large: it is loaded by a thread of its own while the driver makes the context. */
-static int32_t make_contexts(struct sharpi_device *device, int *has_blas, struct sharpi_error *err)
+static int32_t make_contexts(struct sharpi_device *device, const struct cudaDeviceProp *properties,
+                             int *has_blas, struct sharpi_error *err)
 {
     const int32_t use_blas = (int32_t)device->backend->use_blas;
     void *library = NULL;
@@ -149,7 +208,14 @@ static int32_t make_contexts(struct sharpi_device *device, int *has_blas, struct
     if (threaded)
         pthread_join(thread, NULL);
     if (!status)
-        status = matmul_context_create(&device->matmul, device->index, use_blas, has_blas, err);
+        status = choose_ways(device, properties, err);
+    if (!status) {
+        const struct matmul_options options = {.device = device->index,
+                                               .overlap = device->overlap,
+                                               .blas = use_blas,
+                                               .shared_bytes = (int)device->shared_bytes};
+        status = matmul_context_create(&device->matmul, &options, has_blas, err);
+    }
     matmul_blas_library_close(library);
     return status;
 }
@@ -157,12 +223,13 @@ static int32_t make_contexts(struct sharpi_device *device, int *has_blas, struct
 static int32_t open_device(struct sharpi_device *device, struct sharpi_error *err)
 {
     struct cuda_backend *backend = device->backend;
+    struct cudaDeviceProp properties;
     uint64_t before = 0, after = 0;
     int32_t status;
     int has_blas = 0;
-    if ((status = check_device(device, err)) ||
+    if ((status = check_device(device, &properties, err)) ||
         (status = cuda_available(backend, device->index, &before, err)) ||
-        (status = make_contexts(device, &has_blas, err)) ||
+        (status = make_contexts(device, &properties, &has_blas, err)) ||
         (status = cuda_available(backend, device->index, &after, err)))
         return status;
     device->runtime_bytes = before > after ? before - after : 0;

@@ -30,6 +30,7 @@ struct cuda_backend {
     uint32_t use_graphs;    /* decode steps are captured */
     uint32_t use_overlap;   /* launches may begin before the one before them has ended, where the GPU can */
     uint32_t use_blas;      /* libcublasLt is used where it can be loaded */
+    uint32_t shared_bytes;  /* shared memory that a block may use; 0: what the device has */
     uint32_t use_sequences; /* steps of one row run several launches as one kernel, where the GPU can */
     struct cuda_nvml nvml;
 };
@@ -47,14 +48,20 @@ struct sharpi_device {
     uint64_t memory_limit, used_bytes;
     uint64_t runtime_bytes; /* that the driver took for its context when this device was opened */
     int32_t index;
-    uint32_t n_sms, compute_major;
-    int32_t overlap;     /* programmatic dependent launch */
-    int32_t sequences;   /* kernels whose blocks wait for each other: 0 once the driver has refused one */
-    int32_t takes_turns; /* they are no cooperative launches: no other process has the GPU (MPS) */
-    uint32_t n_threads;  /* of the host, for loading; 0: one per core, at most 8 */
+    uint32_t n_sms;
+    uint32_t shared_bytes;  /* that a block may use */
+    uint32_t compute_major; /* the device's, or less: what the code was compiled for (kernels/code.h) */
+    int32_t overlap;        /* programmatic dependent launch */
+    int32_t sequences;      /* kernels whose blocks wait for each other: 0 once the driver has refused one */
+    int32_t takes_turns;    /* they are no cooperative launches: no other process has the GPU (MPS) */
+    uint32_t n_threads;     /* of the host, for loading; 0: one per core, at most 8 */
 };
 
 /* ---- device.c */
+
+/* Whether code for `archs`, as configure's --with-cuda-arch lists them but separated by spaces ("80 90 90-virtual"), runs on a device of this
+ * compute capability: on later minors of its major, "90" (which uses what only 9.0 has) on 9.0 alone, PTX ("-virtual") on all that is later. */
+int32_t cuda_has_code(const char *archs, int major, int minor);
 
 uint32_t cuda_device_count(void *ctx, struct sharpi_error *err);
 int32_t cuda_device_info(void *ctx, uint32_t index, struct sharpi_device_info *info,

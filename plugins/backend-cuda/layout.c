@@ -170,7 +170,7 @@ static int32_t lay_out_best(struct sharpi_program *program, uint64_t rows, uint6
 {
     struct layout *l = &program->layout;
     int32_t status;
-    if (!program->flow.n_vocab || program->flow.n_vocab > TOPK_MAX_VOCAB)
+    if (!program->flow.n_vocab)
         return SHARPI_OK;
     if ((status = give_out(end, best_bytes(rows, TOPK_MAX), &l->best, err)))
         return status;

@@ -1,11 +1,13 @@
-/* What the GPU can do at best: copying within its memory, and a large bf16 product. Memory for it is taken and given back. */
+/* What the GPU can do at best: copying within its memory, and a large bf16 product. Memory for it is taken and given back; rates for which there is none left stay
+ * unknown. */
 #include "device.h"
 
 #include "kernels/matmul.h"
 
-#define COPY_BYTES (UINT64_C(512) << 20)
-#define N_RUNS     9u
-#define SIZE       4096u /* of the square product */
+#define MOST_BYTES  (UINT64_C(512) << 20) /* copied at once */
+#define LEAST_BYTES (UINT64_C(128) << 20) /* less would stay in the L2 cache */
+#define N_RUNS      9u
+#define SIZE        4096u /* of the square product */
 
 /* Shortest of several runs, in seconds; the first is not counted. */
 static cudaError_t time_runs(struct sharpi_device *device, int (*work)(void *user), void *user,
@@ -35,23 +37,27 @@ static cudaError_t time_runs(struct sharpi_device *device, int (*work)(void *use
 struct copying {
     struct sharpi_device *device;
     uint8_t *memory;
+    uint64_t n_bytes;
 };
 
 static int copy_half(void *user)
 {
     const struct copying *c = user;
-    return (int)cudaMemcpyAsync(c->memory + COPY_BYTES, c->memory, COPY_BYTES, cudaMemcpyDeviceToDevice,
+    return (int)cudaMemcpyAsync(c->memory + c->n_bytes, c->memory, c->n_bytes, cudaMemcpyDeviceToDevice,
                                 c->device->stream);
 }
 
 static int32_t measure_reading(struct sharpi_device *device, struct sharpi_rates *rates,
                                struct sharpi_error *err)
 {
-    struct copying c = {.device = device};
+    struct copying c = {.device = device, .n_bytes = MOST_BYTES};
     void *memory = NULL;
     double seconds;
     cudaError_t error;
-    int32_t status = cuda_take(device, 2 * COPY_BYTES, "measuring", &memory, err);
+    int32_t status;
+    while ((status = cuda_take(device, 2 * c.n_bytes, "measuring", &memory, err)) == SHARPI_ENOMEM &&
+           c.n_bytes > LEAST_BYTES)
+        c.n_bytes /= 2;
     if (status)
         return status;
     c.memory = memory;
@@ -59,7 +65,7 @@ static int32_t measure_reading(struct sharpi_device *device, struct sharpi_rates
     cuda_give(device, memory);
     if (error)
         return cuda_fail(err, (int)error, "measuring");
-    rates->read_bytes_per_s = seconds > 0.0 ? 2.0 * COPY_BYTES / seconds : 0.0;
+    rates->read_bytes_per_s = seconds > 0.0 ? 2.0 * (double)c.n_bytes / seconds : 0.0;
     return SHARPI_OK;
 }
 
@@ -111,7 +117,9 @@ int32_t cuda_measure(struct sharpi_device *device, struct sharpi_rates *rates, s
     int32_t status;
     if (error)
         return cuda_fail(err, (int)error, "measuring");
-    if ((status = measure_reading(device, rates, err)) || (status = measure_product(device, &ops, err)))
+    if ((status = measure_reading(device, rates, err)) && status != SHARPI_ENOMEM)
+        return status;
+    if ((status = measure_product(device, &ops, err)) && status != SHARPI_ENOMEM)
         return status;
     if (rates->size >= offsetof(struct sharpi_rates, bf16_ops_per_s) + sizeof rates->bf16_ops_per_s)
         rates->bf16_ops_per_s = ops;

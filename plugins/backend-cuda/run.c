@@ -444,6 +444,13 @@ static struct run exact_run(struct sharpi_program *program, const struct sharpi_
     return run;
 }
 
+/* What was begun still reads the step's inputs and writes its outputs. */
+static void end_failed(const struct run *run)
+{
+    cudaStreamSynchronize(run->stream);
+    cudaGetLastError();
+}
+
 int32_t cuda_run(struct sharpi_program *program, const struct sharpi_batch *batch,
                  const struct sharpi_run_io *io, struct sharpi_error *err)
 {
@@ -454,15 +461,15 @@ int32_t cuda_run(struct sharpi_program *program, const struct sharpi_batch *batc
         return sharpi_fail(err, SHARPI_EBUG, "the program is not loaded");
     if ((status = batch_check(&program->flow, batch, io, err)))
         return status;
-    if (SHARPI_HAS(io, n_best) && program->flow.n_vocab > TOPK_MAX_VOCAB)
-        return sharpi_fail(err, SHARPI_ENOTSUP, "best candidates of %llu logits; the CUDA backend does %u",
-                           (unsigned long long)program->flow.n_vocab, TOPK_MAX_VOCAB);
     cudaSetDevice(program->device->index);
     run = bounds = exact_run(program, batch, io);
     bounds.is_captured = 1;
     slot = find_slot(program, batch, &bounds);
-    if ((status = batch_stage(program, batch, io, err)))
+    status = batch_stage(program, batch, io, err);
+    if (status) {
+        end_failed(&run);
         return status;
+    }
     cuda_turn_begin(program->device);
     if (slot && slot->uses++ && has_graph(&bounds, slot)) {
         run = bounds;
@@ -470,6 +477,8 @@ int32_t cuda_run(struct sharpi_program *program, const struct sharpi_batch *batc
     } else {
         status = run_plain(&run, io, err);
     }
+    if (status)
+        end_failed(&run);
     cuda_turn_end(program->device);
     if (!status)
         copy_results(&run, io);

@@ -12,6 +12,8 @@
 
 #include <sharpi/cuda/attention.cuh>
 
+#include "random.cuh"
+
 /* A format as somebody else would add it: what it must have and no more. The bytes are bf16's, row after row. */
 struct plain_bf16 : sharpi::format_base<plain_bf16> {
     __host__ __device__ static constexpr uint32_t tile_bytes(uint32_t d)
@@ -70,16 +72,6 @@ static const struct format formats[] = {
 };
 
 static double greatest_errors[sizeof formats / sizeof *formats][2]; /* few rows, many rows */
-
-static uint64_t random_state = 88172645463325252ull;
-
-static uint32_t random_bits(void)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return (uint32_t)(random_state >> 16);
-}
 
 /* Roughly normal. */
 static float random_float(void)
@@ -366,6 +358,7 @@ static void device_init(struct device_case *dev, const struct host *h)
     a.max_length = h->ring;
     a.n_sms = (uint32_t)n_sms,
     a.compute_major = getenv("ATTENTION_MAJOR") ? (uint32_t)atoi(getenv("ATTENTION_MAJOR")) : 9;
+    a.shared_bytes = (uint32_t)shared_limit();
     a.overlaps = 1;
     dev->scratch_bytes = h->format->cuda->scratch_bytes(&a);
     a.scratch = device_copy(NULL, dev->scratch_bytes + guard);
@@ -901,6 +894,7 @@ static float time_step(const struct format *format, uint32_t kind, const struct 
     a.max_tokens = (uint32_t)n_rows, a.max_seqs = n_seqs, a.max_seq_tokens = n_tokens;
     a.max_length = positions, a.n_sms = (uint32_t)n_sms,
     a.compute_major = getenv("ATTENTION_MAJOR") ? (uint32_t)atoi(getenv("ATTENTION_MAJOR")) : 9;
+    a.shared_bytes = (uint32_t)shared_limit();
     a.overlaps = 1;
     a.scratch = device_copy(NULL, format->cuda->scratch_bytes(&a));
     require(cudaMemset(a.scratch, 0, SHARPI_CUDA_COUNTER_BYTES), "memset");

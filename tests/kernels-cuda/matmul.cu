@@ -971,7 +971,8 @@ int test_matmul(int bench)
     limit = getenv("MATMUL_MIN_ROWS");
     uint32_t min_rows = limit ? (uint32_t)atoi(limit) : 1;
 
-    if (matmul_context_create(&b.ctx, 0, 1, &has_blas, &err)) {
+    const struct matmul_options options = {0, 1, 1, shared_limit()};
+    if (matmul_context_create(&b.ctx, &options, &has_blas, &err)) {
         printf("%s\n", err.text);
         return 1;
     }

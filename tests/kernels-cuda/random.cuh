@@ -20,6 +20,13 @@
 namespace
 {
 
+/* Shared memory that a block may use, to try what smaller chips would run; 0: what the device has. */
+int shared_limit()
+{
+    const char *limit = getenv("KERNELS_SHARED");
+    return limit ? atoi(limit) : 0;
+}
+
 uint64_t random_state = 88172645463325252ull;
 
 uint32_t random_bits() /* xorshift64 */

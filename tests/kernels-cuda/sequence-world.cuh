@@ -4,6 +4,7 @@
 #ifndef SHARPI_TESTS_KERNELS_CUDA_SEQUENCE_WORLD_CUH
 #define SHARPI_TESTS_KERNELS_CUDA_SEQUENCE_WORLD_CUH
 
+#include "../../plugins/backend-cuda/kernels/code.h"
 #include "../../plugins/backend-cuda/kernels/sequence.h"
 #include "random.cuh"
 
@@ -27,12 +28,13 @@ int open_world(sequence_world *w, uint64_t n_bytes)
     w->initial = (uint8_t *)malloc(n_bytes);
     for (uint64_t i = 0; i < n_bytes / 4; i++)
         ((float *)w->initial)[i] = (float)(int32_t)(random_bits() << 8) / 0x1p31f;
-    OK(cudaDeviceGetAttribute(&w->has_bulk, cudaDevAttrComputeCapabilityMajor, 0));
+    OK((cudaError_t)code_compute_major(&w->has_bulk));
     w->has_bulk = w->has_bulk >= 9;
     OK(cudaMalloc(&w->arena, n_bytes));
     OK(cudaMalloc(&w->n_rows, 4));
     w->batch.n_rows[0] = w->batch.n_rows[1] = w->n_rows;
-    if (matmul_context_create(&w->ctx, 0, 0, NULL, &err)) {
+    const struct matmul_options options = {0, 1, 0, shared_limit()};
+    if (matmul_context_create(&w->ctx, &options, NULL, &err)) {
         printf("sequences: %s\n", err.text);
         return 1;
     }

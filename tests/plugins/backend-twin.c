@@ -1,7 +1,7 @@
 /* The CPU backend a second time, as a device with memory of its own: so that models in several parts can be tested without a GPU,
  * to the bit. [backend-twin] devices = N makes it several, granularity = N says that its blocks are multiples of N, runtime = N that
  * opening the first one takes N bytes; memory_limit is the core's to read; refused = KIND makes it refuse ops of that kind, refused_kv =
- * FORMAT attention with a cache in that format. All of its memory is always free. */
+ * FORMAT attention with a cache in that format; unusable = N that its first N devices cannot be used. All of its memory is always free. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +11,7 @@
 
 struct twin {
     struct cpu_backend cpu; /* first: the CPU's functions take it for theirs */
-    uint32_t n_devices;
+    uint32_t n_devices, n_unusable;
     uint64_t granularity, runtime, runtime_taken;
     int32_t refused;     /* kind of op, 0 = none */
     char refused_kv[32]; /* format of a cache, "" = none */
@@ -30,7 +30,8 @@ static int32_t device_info(void *ctx, uint32_t index, struct sharpi_device_info 
 {
     int32_t status = cpu_device_info(ctx, 0, info, err);
     const struct twin *twin = ctx;
-    (void)index;
+    if (index < twin->n_unusable)
+        return sharpi_fail(err, SHARPI_ENOTSUP, "[backend-twin] unusable = %u", twin->n_unusable);
     info->free_bytes = info->total_bytes - twin->runtime_taken;
     info->integrated = 0;
     info->granularity = twin->granularity;
@@ -132,6 +133,7 @@ static int32_t init(const struct sharpi_host *host, const struct sharpi_config *
                     struct sharpi_error *err)
 {
     const char *devices = host->config_get(config, "devices");
+    const char *unusable = host->config_get(config, "unusable");
     const char *refused = host->config_get(config, "refused");
     const char *refused_kv = host->config_get(config, "refused_kv");
     const char *granularity = host->config_get(config, "granularity");
@@ -143,6 +145,7 @@ static int32_t init(const struct sharpi_host *host, const struct sharpi_config *
     twin->cpu.host = host;
     twin->cpu.isa_wanted = -1;
     twin->n_devices = devices ? (uint32_t)atoi(devices) : 1;
+    twin->n_unusable = unusable ? (uint32_t)atoi(unusable) : 0;
     twin->refused = refused ? atoi(refused) : 0;
     snprintf(twin->refused_kv, sizeof twin->refused_kv, "%s", refused_kv ? refused_kv : "");
     twin->granularity = granularity ? (uint64_t)atoi(granularity) : 0;
@@ -161,8 +164,8 @@ static void fini(void *ctx)
     twin->cpu.host->free(twin->cpu.host, twin);
 }
 
-static const char *const config_keys[] = {"devices",    "granularity",  "runtime", "refused",
-                                          "refused_kv", "memory_limit", NULL};
+static const char *const config_keys[] = {"devices",    "granularity",  "runtime",  "refused",
+                                          "refused_kv", "memory_limit", "unusable", NULL};
 
 static const struct sharpi_plugin plugin = {
     SHARPI_PLUGIN_HEAD,

@@ -113,6 +113,8 @@ template <class F, int D> bool has_wgmma(const sharpi_kv_cuda_args &a)
     cudaFuncAttributes attributes;
     if (a.compute_major != 9 || !(a.scale > 0.0f) || a.head_dim != D)
         return false;
+    if (a.shared_bytes && wgmma_shape<D>::n_bytes > a.shared_bytes)
+        return false;
     return !cudaFuncGetAttributes(&attributes, (const void *)wgmma_kernel<F, D>) && attributes.numRegs > 64;
 }
 
@@ -179,25 +181,33 @@ template <class F> int launch_exact(const sharpi_kv_cuda_args &a, cudaStream_t s
         [](const work_shape &, int &) { return false; });
 }
 
+/* Stages that fit into `budget`. */
+template <class F, class Shape> uint32_t stages_in(uint32_t budget, uint32_t d)
+{
+    const uint32_t fixed = Shape::fixed_bytes(d),
+                   n = fixed < budget ? (budget - fixed) / (2 * F::tile_bytes(d)) : 0;
+    return n < max_stages ? n : max_stages;
+}
+
 /* Stages of a K and a V tile for a kernel of this shape, and the shared memory
  * with them; devices differ in how much a block may have. An error if not even
  * one fits. */
 template <class F, class Shape>
-int choose_stages(const void *kernel, uint32_t d, uint32_t &n_stages, uint32_t &n_bytes)
+int choose_stages(const sharpi_kv_cuda_args &a, const void *kernel, uint32_t &n_stages, uint32_t &n_bytes)
 {
-    const uint32_t budget = 227u * 1024 / Shape::blocks_per_sm - 1024, fixed = Shape::fixed_bytes(d);
-    int error = cudaErrorInvalidValue;
-
-    n_stages = fixed < budget ? (budget - fixed) / (2 * F::tile_bytes(d)) : 0;
-    if (n_stages > max_stages)
-        n_stages = max_stages;
-    for (; n_stages && error; n_stages -= error != 0) {
-        n_bytes = fixed + n_stages * 2 * F::tile_bytes(d);
-        error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)n_bytes);
-    }
-    if (error)
-        cudaGetLastError(); /* expected, and dealt with by the caller */
-    return error;
+    int device, most, error;
+    if ((error = cudaGetDevice(&device)) ||
+        (error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device)) ||
+        (error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most)))
+        return error;
+    /* a block takes 1 KiB more than it asks for, and a multiprocessor has that much more than one block can ask for */
+    const uint32_t limit = a.shared_bytes && a.shared_bytes < (uint32_t)most ? a.shared_bytes : (uint32_t)most,
+                   share = (limit + 1024) / Shape::blocks_per_sm - 1024, d = a.head_dim;
+    n_stages = stages_in<F, Shape>(share, d);
+    if (!n_stages)
+        n_stages = stages_in<F, Shape>(limit, d);
+    n_bytes = Shape::fixed_bytes(d) + n_stages * 2 * F::tile_bytes(d);
+    return n_stages ? cudaSuccess : cudaErrorInvalidValue;
 }
 
 template <class F, int D, int MT, int fixed_d>
@@ -205,11 +215,14 @@ int launch_tensor(const sharpi_kv_cuda_args &a, bool appends, cudaStream_t strea
 {
     using shape = tensor_shape<F, D, MT>;
     uint32_t n_stages, n_bytes;
-    const int error = choose_stages<F, shape>((const void *)tensor_kernel<F, D, MT, fixed_d>, a.head_dim,
-                                              n_stages, n_bytes);
+    const int error =
+        choose_stages<F, shape>(a, (const void *)tensor_kernel<F, D, MT, fixed_d>, n_stages, n_bytes);
 
-    if (error)
+    if (error) {
+        if constexpr (MT > 1)
+            return launch_tensor<F, D, 1, 0>(a, appends, stream);
         return error;
+    }
     return launch_both(
         a, shape::m, shape::blocks_per_sm * a.n_sms, appends, stream,
         [&](const work_shape &w, uint32_t n_blocks) -> int {
@@ -317,6 +330,13 @@ template <class F> int32_t makes_heads(const sharpi_kv_cuda_args *a)
            (d == 64 || d == 128 || (d == 256 && a->is_neox));
 }
 
+/* Whether this plugin's kernels wait for the launch before: the driver may have compiled PTX of an earlier chip. */
+inline bool can_overlap(void)
+{
+    cudaFuncAttributes attributes;
+    return !cudaFuncGetAttributes(&attributes, (const void *)merge_kernel) && attributes.ptxVersion >= 90;
+}
+
 template <class F> int32_t attention(const sharpi_kv_cuda_args *args, void *stream_)
 {
     sharpi_kv_cuda_args a = {}; /* the caller's may be shorter */
@@ -325,6 +345,7 @@ template <class F> int32_t attention(const sharpi_kv_cuda_args *args, void *stre
     const bool tensor = !F::exact && a.head_dim % F::dim_unit == 0;
     const bool fused = a.k && tensor && a.max_seq_tokens == 1 && max_seq_rows(a) <= 16 && a.causal;
     int error = cudaSuccess;
+    a.overlaps = a.overlaps && can_overlap();
 
     if ((a.out_q8 ? !quantizes<F>(&a) : !a.out) || (a.has_heads && !makes_heads<F>(&a)))
         return cudaErrorInvalidValue;

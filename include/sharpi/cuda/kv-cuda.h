@@ -68,8 +68,9 @@ struct sharpi_kv_cuda_args {
     uint32_t max_seq_tokens; /* of one sequence; 1: decode only, which has its own launch */
     uint32_t max_length;     /* positions of a sequence, the step's own included */
 
-    uint32_t n_sms;         /* the device's multiprocessors */
-    uint32_t compute_major; /* the device's compute capability: 8, 9, ... */
+    uint32_t n_sms; /* the device's multiprocessors */
+    uint32_t
+        compute_major; /* 8, 9, ...: the device's compute capability, or what the backend's code was compiled for if that is less than 9 */
     /* scratch_bytes. The first SHARPI_CUDA_COUNTER_BYTES are zero before the first launch and every launch leaves them
      * zero (blocks count there which of them comes last); the rest is free for others' use between launches. */
     void *scratch;
@@ -94,6 +95,8 @@ struct sharpi_kv_cuda_args {
     struct sharpi_kv_cuda_heads heads[3];
     const float *table; /* NULL where nothing turns */
     uint64_t table_stride;
+
+    uint32_t shared_bytes; /* shared memory that a block may use; 0: not known */
 };
 
 struct sharpi_kv_cuda {

@@ -14,8 +14,8 @@
 
 enum { GEMV_WARPS = 8, GEMV_THREADS = 32 * GEMV_WARPS, GEMV_MAX_STAGES = 4 };
 enum { GEMV_MAX_SLAB = 4352 };
-/* What an SM of 228 KiB gives its blocks, each of which needs 1 KiB more than it asks for. */
-enum { GEMV_SM_SHARED = 233472, GEMV_SYSTEM_SHARED = 1024 };
+/* A block takes this much more shared memory than it asks for, and a multiprocessor has that much more than one block can ask for. */
+enum { GEMV_SYSTEM_SHARED = 1024 };
 
 struct gemv_part {
     const uint8_t *data;
@@ -341,7 +341,7 @@ static int mode_of(uint32_t n_rows, int is_float)
 
 static uint32_t shared_limit(const struct matmul_context *ctx, int blocks)
 {
-    return min((uint32_t)(GEMV_SM_SHARED / blocks - GEMV_SYSTEM_SHARED), (uint32_t)ctx->shared_bytes);
+    return (uint32_t)((ctx->shared_bytes + GEMV_SYSTEM_SHARED) / blocks - GEMV_SYSTEM_SHARED);
 }
 
 extern "C" int matmul_gemv_prepare(const struct matmul_context *ctx)
@@ -350,7 +350,7 @@ extern "C" int matmul_gemv_prepare(const struct matmul_context *ctx)
         for (int grouped = 0; grouped < 2; grouped++) {
             const void *kernel = (const void *)gemv_pick(mode, grouped);
             int e = (int)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                              (int)shared_limit(ctx, 1));
+                                              ctx->device_shared);
             if (!e) /* or an SM would have to be empty before it changes its split and this kernel can begin */
                 e = (int)cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                                               cudaSharedmemCarveoutMaxShared);

@@ -157,7 +157,7 @@ static int run_blas(const struct matmul_args *args, const struct matmul_part *pa
     return matmul_blas_run(args->ctx->blas, &call);
 }
 
-/* -1 if cublasLt cannot. */
+/* -1 if cublasLt cannot: nothing was launched then, or nothing that is not done again. */
 extern "C" int matmul_large_launch(const struct matmul_args *args, const struct matmul_part *part)
 {
     const struct cuda_matrix *m = part->w;
@@ -179,8 +179,8 @@ extern "C" int matmul_large_launch(const struct matmul_args *args, const struct 
         int e = expand_launch(args->ctx, m, first, n, scratch, row_bytes, args->stream);
         if (!e)
             e = run_blas(args, part, scratch, columns, first, n);
-        if (e)
-            return e;
+        if (e) /* what was added once must not be added again */
+            return e == -1 && first && part->epilogue == MATMUL_ADD ? (int)cudaErrorNotSupported : e;
     }
     return 0;
 }

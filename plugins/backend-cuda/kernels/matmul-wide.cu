@@ -3,7 +3,7 @@
 
 #include "launch.h"
 
-enum { WIDE_SIZES = 4, WIDE_FEW_ACTS = 2 };
+enum { WIDE_SIZES = 4, WIDE_FEW_ACTS = 2, WIDE_SHARED = 227 << 10 };
 
 static const struct wide_kernels *kernels_of(int32_t type)
 {
@@ -15,7 +15,7 @@ static const struct wide_kernels *kernels_of(int32_t type)
 
 static int room_of(const struct matmul_context *ctx)
 {
-    return ctx->shared_bytes - (int)((sizeof(struct wide_shared) + 1023) / 1024 * 1024);
+    return ctx->device_shared - (int)((sizeof(struct wide_shared) + 1023) / 1024 * 1024);
 }
 
 /* ---- Launching ---- */
@@ -52,7 +52,7 @@ int wide_prepare(struct matmul_context *ctx)
 
     if (e)
         return e;
-    ctx->has_wide = ctx->wide = attributes.sharedSizeBytes > 0;
+    ctx->has_wide = ctx->wide = attributes.sharedSizeBytes > 0 && ctx->shared_bytes >= WIDE_SHARED;
     if (!ctx->has_wide)
         return 0;
 #define PREPARE(TYPE)                                                                                        \

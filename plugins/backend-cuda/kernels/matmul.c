@@ -1,43 +1,46 @@
 /* Choice of kernel by type and number of rows. */
 #include <stdlib.h>
 
+#include "code.h"
 #include "matmul-blas.h"
 #include "matmul-internal.h"
 #include "sequence.h"
 
 /* ---- Context ---- */
 
-static int read_device(struct matmul_context *ctx)
+static int read_device(struct matmul_context *ctx, const struct matmul_options *options)
 {
     int major = 0, e;
     if ((e = (int)cudaDeviceGetAttribute(&ctx->n_sms, cudaDevAttrMultiProcessorCount, ctx->device)) ||
-        (e = (int)cudaDeviceGetAttribute(&ctx->shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
+        (e = (int)cudaDeviceGetAttribute(&ctx->device_shared, cudaDevAttrMaxSharedMemoryPerBlockOptin,
                                          ctx->device)) ||
-        (e = (int)cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ctx->device)))
+        (e = code_compute_major(&major)))
         return e;
-    ctx->overlap = major >= 9;
-    return major >= 8 ? 0 : (int)cudaErrorNoKernelImageForDevice;
+    ctx->shared_bytes = options->shared_bytes && options->shared_bytes < ctx->device_shared
+                            ? options->shared_bytes
+                            : ctx->device_shared;
+    ctx->has_bulk = major >= 9;
+    ctx->overlap = options->overlap && ctx->has_bulk;
+    return 0;
 }
 
-int32_t matmul_context_create(struct matmul_context **out, int device, int use_blas, int *has_blas,
-                              struct sharpi_error *err)
+int32_t matmul_context_create(struct matmul_context **out, const struct matmul_options *options,
+                              int *has_blas, struct sharpi_error *err)
 {
     struct matmul_context *ctx = calloc(1, sizeof *ctx);
     int e;
 
     if (!ctx)
         return sharpi_fail(err, SHARPI_ENOMEM, "cuda: out of host memory for the matrix products");
-    ctx->device = device;
+    ctx->device = options->device;
     ctx->gemv_blocks = 2;
-    if ((e = read_device(ctx)) || (e = matmul_gemv_prepare(ctx)) || (e = matmul_f32_prepare()) ||
+    if ((e = read_device(ctx, options)) || (e = matmul_gemv_prepare(ctx)) || (e = matmul_f32_prepare()) ||
         (e = matmul_tile_prepare(ctx))) {
         free(ctx);
-        return sharpi_fail(
-            err, SHARPI_EDEVICE,
-            "cuda: device %d cannot run the matrix products: %s; compute capability 8.0 is needed", device,
-            cudaGetErrorString((cudaError_t)e));
+        return sharpi_fail(err, SHARPI_EDEVICE, "cuda: device %d cannot run the matrix products: %s",
+                           options->device, cudaGetErrorString((cudaError_t)e));
     }
-    if (use_blas)
+    if (options->blas)
         ctx->blas = matmul_blas_open();
     if (has_blas)
         *has_blas = ctx->blas != NULL;
@@ -127,6 +130,11 @@ static int launch_many_rows(const struct matmul_args *args)
             continue;
         if (matmul_large_is_better(args->ctx, args->part[i].w, args->n_rows)) {
             e = matmul_large_launch(args, &args->part[i]);
+            if (e == -1) {
+                some.n_parts = 1;
+                some.part[0] = args->part[i];
+                e = matmul_tile_launch(&some);
+            }
             continue;
         }
         some.n_parts = 0;

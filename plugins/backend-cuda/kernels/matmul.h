@@ -89,9 +89,16 @@ int matrix_gather_launch(const struct cuda_matrix *m, const int32_t *ids, uint64
 struct
     matmul_context; /* SM count, kernel attributes, cublasLt handle, workspace and algorithms if it could be loaded */
 
-/* `use_blas`: try to load libcublasLt. *has_blas says whether it was. */
-int32_t matmul_context_create(struct matmul_context **out, int device, int use_blas, int *has_blas,
-                              struct sharpi_error *err);
+struct matmul_options {
+    int device;       /* the current one */
+    int overlap;      /* launches may begin before the one before them has ended, where the code can */
+    int blas;         /* try to load libcublasLt */
+    int shared_bytes; /* shared memory that a block may use; 0: what the device has */
+};
+
+/* *has_blas (NULL: not wanted) says whether libcublasLt was loaded. */
+int32_t matmul_context_create(struct matmul_context **out, const struct matmul_options *options,
+                              int *has_blas, struct sharpi_error *err);
 void matmul_context_destroy(struct matmul_context *ctx);
 
 /* The activation format that matmul_launch wants for n_rows (the bucket's upper bound). */

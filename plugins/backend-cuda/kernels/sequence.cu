@@ -888,7 +888,7 @@ extern "C" int sequence_end(struct sequence *sequence, int is_closed)
     if (sequence->has_experts)
         join_norms(sequence);
     const uint32_t shared = (uint32_t)sequence->ctx->shared_bytes, fixed = SEQ_FIXED_BYTES + SEQ_SPARE_BYTES;
-    if (!sequence->ctx->overlap || a->slot_bytes == 0 || shared <= fixed)
+    if (!sequence->ctx->has_bulk || a->slot_bytes == 0 || shared <= fixed)
         return 0;
     a->n_slots = (shared - fixed) / SEQ_WARPS / a->slot_bytes;
     a->n_under_way = max(1u, (SEQ_UNDER_WAY + SEQ_WARPS * a->slot_bytes / 2) / (SEQ_WARPS * a->slot_bytes));
@@ -937,7 +937,7 @@ extern "C" int sequence_prepare(const struct matmul_context *ctx)
         const void *kernel =
             (const void *)(set < SEQ_N_SETS ? kernel_of<false>(set) : kernel_of<true>(set - SEQ_N_SETS));
         int e =
-            (int)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, ctx->shared_bytes);
+            (int)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, ctx->device_shared);
         if (!e)
             e = (int)cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                                           cudaSharedmemCarveoutMaxShared);
@@ -990,7 +990,7 @@ extern "C" int sequence_launch(const struct sequence *sequence, const int32_t *n
     config.dynamicSmemBytes = sequence->shared_bytes;
     config.stream = stream;
     attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[0].val.programmaticStreamSerializationAllowed = 1;
+    attributes[0].val.programmaticStreamSerializationAllowed = sequence->ctx->overlap;
     attributes[1].id = cudaLaunchAttributeCooperative;
     attributes[1].val.cooperative = 1;
     config.attrs = attributes;
