@@ -221,6 +221,7 @@ static void print_head(const struct bench *b, const struct sharpi_model *model,
            "floor |\n"
            "|------------------|-------:|----------:|----------:|----------:|--------:|------:|---------:|---"
            "---:|\n");
+    fflush(stdout);
 }
 
 static int32_t run_bench(const struct bench *b, struct sharpi_model *model, struct sharpi_error *err)

@@ -8,6 +8,8 @@ shared=${SHARPI_SHARED:-$source/../shared}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failed=0
+# without backend-cuda, which would say on each run that there is no GPU
+export SHARPI_PLUGINS_LOAD="backend-cpu arch-dense arch-gemma4 arch-moe kv-float kv-q8_0"
 
 problem() {
     echo "FAILED $*"

@@ -320,12 +320,25 @@ int check_equal(mixture *m, sequence *made)
     return bad;
 }
 
-int check_shape(mixture *m, const shape *s)
+/* Of its dense products, and of the experts that a token uses. */
+uint64_t weight_bytes(const mixture *m)
+{
+    uint64_t n = 0;
+    for (const cuda_matrix *w : {&m->o, &m->router, &m->q})
+        n += matrix_device_bytes(w->type, w->n_in, w->n_out, 1);
+    for (const cuda_matrix *w : {&m->gate, &m->up, &m->down})
+        n += m->s->n_used * matrix_device_bytes(w->type, w->n_in, w->n_out, 1);
+    return n;
+}
+
+int check_shape(mixture *m, const shape *s, int bench)
 {
     make_mixture(m, s);
     sequence *made = make_sequence(m);
     int bad = made ? check_equal(m, made) | check_no_rows(m, made) : m->has_bulk;
     printf("experts %s: %s\n", s->name, bad ? "FAILED" : made ? "ok" : "not on this device");
+    if (bench && made && !bad)
+        time_sequence(m, made, s->name, weight_bytes(m));
     free(made);
     free_mixture(m);
     return bad;
@@ -348,8 +361,7 @@ int test_experts(int bench)
     };
     mixture m = {};
     int bad = open_world(&m, 2 << 20);
-    (void)bench;
     for (const shape &s : shapes)
-        bad |= !bad && (s.width <= 256 || !is_small()) && check_shape(&m, &s);
+        bad |= !bad && (s.width <= 256 || !is_small()) && check_shape(&m, &s, bench);
     return bad;
 }

@@ -111,6 +111,36 @@ int check_no_rows(sequence_world *w, const sequence *s)
     return bad;
 }
 
+/* Of one launch that finds its weights (n_bytes) in memory only: the L2 cache was filled with something else before. The events' own time, 2 us
+ * or so, counts. */
+void time_sequence(sequence_world *w, const sequence *s, const char *name, uint64_t n_bytes)
+{
+    const size_t n_other = 256 << 20;
+    cudaEvent_t first, last;
+    uint8_t *other;
+    float ms[15];
+    OK(cudaMalloc(&other, n_other));
+    OK(cudaEventCreate(&first));
+    OK(cudaEventCreate(&last));
+    begin(w, 1);
+    for (float &t : ms) {
+        OK(cudaMemsetAsync(other, 1, n_other, 0));
+        OK(cudaEventRecord(first, 0));
+        OK(sequence_launch(s, w->n_rows, w->counters, 0, 0));
+        OK(cudaEventRecord(last, 0));
+        OK(cudaEventSynchronize(last));
+        OK(cudaEventElapsedTime(&t, first, last));
+    }
+    qsort(ms, 15, sizeof ms[0],
+          [](const void *p, const void *q) { return *(float *)p < *(float *)q ? -1 : 1; });
+    const double us = ms[7] * 1e3, bytes_per_us = (double)n_bytes / us;
+    printf("  %s: %.1f us, %.1f MB, %.2f TB/s = %.1f%% of 4.28\n", name, us, (double)n_bytes * 1e-6,
+           bytes_per_us * 1e-6, bytes_per_us / 4.28e6 * 100);
+    OK(cudaEventDestroy(first));
+    OK(cudaEventDestroy(last));
+    OK(cudaFree(other));
+}
+
 } /* namespace */
 
 #endif

@@ -432,7 +432,19 @@ void free_layer(layer *l)
     }
 }
 
-int check_shape(layer *l, const shape *s)
+/* Weights of all its products. */
+uint64_t weight_bytes(const layer *l, const shape *s)
+{
+    uint64_t n = 0;
+    for (int i = 0; i < (s->gate_width ? 6 : 4); i++)
+        for (uint32_t part = 0; part < l->products[i].n_parts; part++) {
+            const cuda_matrix *w = l->products[i].part[part].w;
+            n += matrix_device_bytes(w->type, w->n_in, w->n_out, 1);
+        }
+    return n;
+}
+
+int check_shape(layer *l, const shape *s, int bench)
 {
     sequence *made;
     int bad = 0;
@@ -444,6 +456,8 @@ int check_shape(layer *l, const shape *s)
         bad = check_equal(l, made) | check_no_rows(l, made) | check_counters(l, made);
     bad |= !made && l->has_bulk;
     printf("sequence %s: %s\n", s->name, bad ? "FAILED" : made ? "ok" : "not on this device");
+    if (bench && made && !bad)
+        time_sequence(l, made, s->name, weight_bytes(l, s));
     free(made);
     free_layer(l);
     return bad;
@@ -486,8 +500,7 @@ int test_sequence(int bench)
     };
     layer l = {};
     int bad = open_world(&l, 4 << 20);
-    (void)bench;
     for (const shape &s : shapes)
-        bad |= !bad && (s.width <= 352 || !is_small()) && check_shape(&l, &s);
+        bad |= !bad && (s.width <= 352 || !is_small()) && check_shape(&l, &s, bench);
     return bad;
 }
