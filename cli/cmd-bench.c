@@ -108,6 +108,7 @@ static int32_t measure(const struct bench *b, struct sharpi_model *model, struct
     struct sharpi_session **sessions = calloc(r->batch, sizeof *sessions);
     double *rates = calloc(b->repetitions, sizeof *rates), bytes = 0, macs = 0, seconds;
     uint64_t step_bytes, step_macs, n_steps = r->decode ? r->n : (r->n + model->chunk - 1) / model->chunk;
+    const uint32_t per_step = r->decode ? r->batch : r->n < model->chunk ? r->n : model->chunk;
     uint32_t i, k;
     int32_t status =
         sessions && rates ? SHARPI_OK : sharpi_fail(err, SHARPI_ENOMEM, "no memory for a measurement");
@@ -130,7 +131,7 @@ static int32_t measure(const struct bench *b, struct sharpi_model *model, struct
         r->worst = rates[0];
         r->median = 0.5 * (rates[(b->repetitions - 1) / 2] + rates[b->repetitions / 2]);
         r->best = rates[b->repetitions - 1];
-        sharpi_graph_cost(model->graph, &step_bytes, &step_macs);
+        sharpi_graph_cost(model->graph, per_step, &step_bytes, &step_macs);
         attention_cost(model, r->depth, r->n, r->decode ? 1 : model->chunk, &bytes, &macs);
         bytes = (bytes * r->batch + (double)step_bytes * (double)n_steps) / (r->n * (double)r->batch);
         macs = macs / r->n + (double)step_macs;
@@ -178,10 +179,11 @@ static void print_result(const struct bench *b, const struct result *r, const st
 static void print_parts(const struct sharpi_model *model)
 {
     for (uint32_t i = 0; i < model->plan->n_parts; i++) {
-        char what[SHARPI_PLAN_PART_TEXT];
+        char what[SHARPI_PLAN_PART_TEXT], cache[80];
         sharpi_plan_describe_part(model->plan, &model->plan->parts[i], what);
+        sharpi_model_describe_cache(model, &model->devices[i], cache, sizeof cache);
         if (*what)
-            printf("on %s: %s\n", model->devices[i].name, what);
+            printf("on %s: %s%s\n", model->devices[i].name, what, cache);
     }
 }
 

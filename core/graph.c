@@ -3,6 +3,7 @@
  */
 #include "graph.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -628,7 +629,14 @@ int32_t sharpi_graph_describe_op(const struct sharpi_graph *graph, uint32_t inde
                     inputs, out, weights, attr, *tap ? " " : "", tap);
 }
 
-void sharpi_graph_cost(const struct sharpi_graph *graph, uint64_t *weight_bytes, uint64_t *macs)
+/* The share of n experts that somebody uses, where each of n_tokens uses `n_used` different ones: 1 - (1 - n_used / n)^n_tokens. */
+static double share_in_use(uint64_t n, uint32_t n_used, uint32_t n_tokens)
+{
+    return n_used < n ? 1.0 - pow(1.0 - (double)n_used / (double)n, n_tokens) : 1.0;
+}
+
+void sharpi_graph_cost(const struct sharpi_graph *graph, uint32_t n_tokens, uint64_t *weight_bytes,
+                       uint64_t *macs)
 {
     uint32_t i, j;
     *weight_bytes = *macs = 0;
@@ -636,20 +644,21 @@ void sharpi_graph_cost(const struct sharpi_graph *graph, uint64_t *weight_bytes,
         const struct sharpi_op *op = graph->ops[i];
         for (j = 0; j < SHARPI_OP_MAX_WEIGHTS; j++) {
             const struct sharpi_tensor *w = op->w[j];
-            uint64_t share_of = 1, share = 1;
+            uint64_t n_used = 1;
+            double share = 1.0;
             if (!w)
                 continue;
             if (op->kind == SHARPI_OP_EMBED || op->kind == SHARPI_OP_ROW_GATHER) {
-                *weight_bytes += sharpi_row_bytes(w->type, w->ne[0]);
+                *weight_bytes += n_tokens * sharpi_row_bytes(w->type, w->ne[0]);
                 continue;
             }
             if (op->kind == SHARPI_OP_MOE_FFN && w->ne[2] > 1) {
-                share = ((const struct sharpi_moe_attr *)op->attr)->n_used;
-                share_of = w->ne[2];
+                n_used = ((const struct sharpi_moe_attr *)op->attr)->n_used;
+                share = share_in_use(w->ne[2], (uint32_t)n_used, n_tokens);
             }
-            *weight_bytes += w->n_bytes / share_of * share;
+            *weight_bytes += (uint64_t)((double)w->n_bytes * share + 0.5);
             if (w->n_dims >= 2)
-                *macs += w->ne[0] * w->ne[1] * share;
+                *macs += w->ne[0] * w->ne[1] * n_used;
         }
     }
 }

@@ -31,8 +31,9 @@ const char *sharpi_op_name(int32_t kind);
 /* One line of text per op, without newline; returns what snprintf would. */
 int32_t sharpi_graph_describe_op(const struct sharpi_graph *graph, uint32_t index, char *line, uint64_t n);
 
-/* Weight bytes that one token reads (gathered tables count one row) and multiply-accumulates of one token in matrix
- * products (experts: the used ones). */
-void sharpi_graph_cost(const struct sharpi_graph *graph, uint64_t *weight_bytes, uint64_t *macs);
+/* Weight bytes that a step of n_tokens reads (gathered tables count a row for each; experts as many as are used by at least one, on average,
+ * when all are equally likely) and multiply-accumulates of one token in matrix products (experts: the used ones). */
+void sharpi_graph_cost(const struct sharpi_graph *graph, uint32_t n_tokens, uint64_t *weight_bytes,
+                       uint64_t *macs);
 
 #endif

@@ -61,9 +61,8 @@ static const char *used_parts(const struct sharpi_plan *plan, char *text, size_t
     return text;
 }
 
-/* The cache formats of the layers that a part holds: "KV q8_0", "KV f16, bf16 with windows". */
-static void describe_cache(const struct sharpi_model *model, const struct sharpi_model_device *device,
-                           char *text, size_t n)
+void sharpi_model_describe_cache(const struct sharpi_model *model, const struct sharpi_model_device *device,
+                                 char *text, size_t n)
 {
     const char *global = NULL, *swa = NULL;
     for (uint32_t i = 0; i < model->desc.n_layers; i++) {
@@ -93,7 +92,7 @@ static void log_parts(const struct sharpi_model *model)
         sharpi_plan_describe_part(plan, p, what);
         if (!*what)
             continue;
-        describe_cache(model, device, cache, sizeof cache);
+        sharpi_model_describe_cache(model, device, cache, sizeof cache);
         sharpi_log_printf(&model->engine->log, SHARPI_LOG_INFO, "plan",
                           "%s on %s%s: weights %s, KV %s, scratch %s, runtime %s", what, device->name, cache,
                           sharpi_plan_size(p->weight_bytes, weights), sharpi_plan_size(p->kv_bytes, kv),

@@ -225,7 +225,7 @@ static void fill_info(const struct sharpi_model *model, struct sharpi_model_info
                                        .kv_bytes = model->kv_bytes,
                                        .scratch_bytes = model->memory.scratch_bytes,
                                        .n_parameters = count_parameters(gguf)};
-    sharpi_graph_cost(model->graph, &info->step_weight_bytes, &info->step_macs);
+    sharpi_graph_cost(model->graph, 1, &info->step_weight_bytes, &info->step_macs);
 }
 
 void sharpi_model_get_info(const struct sharpi_model *model, struct sharpi_model_info *info)

@@ -106,6 +106,9 @@ int32_t sharpi_model_place(struct sharpi_model *model, const struct sharpi_model
 
 /* The device that holds the layer's cache, and computes its attention. */
 struct sharpi_model_device *sharpi_model_layer_device(const struct sharpi_model *model, uint32_t layer);
+/* The cache formats of the layers that the device holds: " (KV q8_0)", " (KV f16, bf16 with windows)", "" without layers. */
+void sharpi_model_describe_cache(const struct sharpi_model *model, const struct sharpi_model_device *device,
+                                 char *text, size_t n);
 
 /* Copies a page's K and V of all layers of the class, each on its device. */
 int32_t sharpi_model_copy_page(struct sharpi_model *model, uint32_t class_index, int32_t from, int32_t to,

@@ -920,6 +920,35 @@ static void check_refused(const char *model, const char *setting, const char *ot
     stop(&w);
 }
 
+/* The mixture of qwen3moe: 2 of 8 experts in each layer. */
+static void experts_of_a_step_are_counted(void)
+{
+    uint64_t experts = 0, one, two, all, macs, same;
+    struct fixture_data data;
+    struct world w;
+    const struct sharpi_graph_view *view;
+    CU_ASSERT_EQUAL_FATAL(fixture_read(&fixtures[10], &data), 0);
+    start(&w);
+    load_or_fail(&w, data.model, (struct sharpi_model_options){.context = 64});
+    view = sharpi_graph_view(w.model->graph);
+    for (uint32_t i = 0; i < view->n_ops; i++) {
+        const struct sharpi_op *op = view->ops[i];
+        for (uint32_t k = 0; op->kind == SHARPI_OP_MOE_FFN && k < SHARPI_OP_MAX_WEIGHTS; k++)
+            experts += op->w[k] && op->w[k]->ne[2] == 8 ? op->w[k]->n_bytes : 0;
+    }
+    CU_ASSERT(experts > 0);
+    sharpi_graph_cost(w.model->graph, 1, &one, &macs);
+    sharpi_graph_cost(w.model->graph, 2, &two, &same);
+    sharpi_graph_cost(w.model->graph, 1000, &all, &same);
+    CU_ASSERT_EQUAL(macs, same);
+    CU_ASSERT_DOUBLE_EQUAL((double)(two - one), (double)experts * (2.0 / 8 - 4.0 / 64),
+                           4096.0); /* and a row of the embedding */
+    CU_ASSERT_DOUBLE_EQUAL((double)(all - one),
+                           (double)experts * 6 / 8 + 999.0 * (double)(two - one - experts * 3 / 16), 4096.0);
+    stop(&w);
+    free(data.logits);
+}
+
 /* What a load with these settings of the twin leaves in use (NULL: only the CPU), and the one line that it logs. */
 static void check_left_out(const char *model, uint32_t n_devices, uint32_t n_unusable, const char *used,
                            const char *line)
@@ -1000,6 +1029,7 @@ int main(void)
                                   TEST(the_plan_splits_what_a_device_cannot_hold),
                                   TEST(a_part_without_memory_frees_the_others),
                                   TEST(a_failing_part_fails_the_step),
+                                  TEST(experts_of_a_step_are_counted),
                                   TEST(devices_that_cannot_be_used_are_left_out),
                                   TEST(what_cannot_be_is_refused),
                                   CU_TEST_INFO_NULL};
