@@ -1,5 +1,5 @@
-# Manual pages and completion, made by running the program just built; a cross build goes without. Every command needs its page
-# here, which tests/test-cli.sh checks.
+# Manual pages and completion, made by running the programs just built; a cross build goes without. Every command needs its page
+# here, or it is made and not installed: tests/test-cli.sh compares the two.
 EXTRA_DIST += packaging/make-completion packaging/make-man
 if RUNS_HERE
 man_pages = \
@@ -13,6 +13,7 @@ man_pages = \
 	man/sharpi-logits.1 \
 	man/sharpi-perplexity.1 \
 	man/sharpi-plan.1 \
+	man/sharpi-plugin-check.1 \
 	man/sharpi-plugins.1 \
 	man/sharpi-run.1 \
 	man/sharpi-template.1 \
@@ -20,10 +21,13 @@ man_pages = \
 if BUILD_PULL
 man_pages += man/sharpi-pull.1
 endif
+if BUILD_SERVER
+man_pages += man/sharpi-serve.1
+endif
 nodist_man_MANS = $(man_pages)
 $(man_pages): man/stamp
-man/stamp: sharpi$(EXEEXT) packaging/make-man
-	$(AM_V_GEN)rm -rf man && $(SHELL) '$(srcdir)/packaging/make-man' ./sharpi man && touch $@
+man/stamp: sharpi$(EXEEXT) sharpi-plugin-check$(EXEEXT) packaging/make-man
+	$(AM_V_GEN)rm -rf man && $(SHELL) '$(srcdir)/packaging/make-man' ./sharpi ./sharpi-plugin-check man && touch $@
 
 bashcompletiondir = $(datadir)/bash-completion/completions
 nodist_bashcompletion_DATA = completion/sharpi

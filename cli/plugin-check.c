@@ -372,10 +372,13 @@ static int check_plugin(struct checker *checker)
 
 static int usage(FILE *to)
 {
-    fputs("usage: sharpi-plugin-check [--set KEY=VALUE]... FILE.so\n"
-          "Loads a plugin as sharpi would and checks what it can. --set gives a key of the plugin's section "
-          "of\n"
-          "sharpi.ini. Exit status: 0 all is well, 1 a check failed, 2 wrong usage.\n",
+    fputs("Usage: sharpi-plugin-check [--set KEY=VALUE]... FILE.so\n\n"
+          "Loads a plugin as sharpi would and checks what it can.\n\n"
+          "Options:\n"
+          "      --set KEY=VALUE      a key of the plugin's section of sharpi.ini\n"
+          "      --version            the version\n"
+          "  -h, --help               this text\n\n"
+          "Exit status: 0 all is well, 1 a check failed, 2 wrong usage.\n",
           to);
     return to == stdout ? 0 : 2;
 }
@@ -394,7 +397,7 @@ int main(int argc, char **argv)
     struct checker checker = {0};
     char *path;
     int n = 0, at = 1, status;
-    if (argc == 2 && strcmp(argv[1], "--help") == 0)
+    if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0))
         return usage(stdout);
     if (argc == 2 && strcmp(argv[1], "--version") == 0)
         return printf("sharpi-plugin-check %s\n", sharpi_version()) < 0;

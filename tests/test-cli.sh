@@ -212,15 +212,33 @@ if [ -r "$spm" ]; then
     expect 2 "one text at a time" tokenize -m "$spm" -p a b
 fi
 
-# ---- Man pages and completion name every command and every option of --help
+# ---- sharpi.ini: every key is in it, and what is commented out there could stand there
+: >"$work/err"
+sed -e "s,@sysconfdir@,$work,g" -e "s,@plugindir@,$work,g" "$source/data/sharpi.ini.in" >"$work/sharpi.ini"
+for section in plugins model sampling server backend-cpu backend-cuda; do
+    "$sharpi" plugins --set "$section.what-there-is=1" 2>&1 | sed -n 's/ (file .*//; s/.*no such key; its keys are: //p' |
+        tr -s ', ' '\n'
+done >"$work/keys"
+[ "$(wc -l <"$work/keys")" -gt 50 ] || problem "the keys of sharpi.ini: $(cat "$work/keys")"
+for key in $(tr _ - <"$work/keys"); do
+    grep -q "^;$key = \|^;$key =\$" "$work/sharpi.ini" || problem "data/sharpi.ini.in lacks $key"
+done
+sed 's/^;\(\[.*\]\)$/\1/; s/^;\([a-z.-]* =\)/\1/' "$work/sharpi.ini" >"$work/all.ini"
+"$sharpi" plugins --config "$work/all.ini" >"$work/out" 2>"$work/err" || problem "sharpi.ini with every key set"
+
+# ---- Man pages and completion name every command and every option of --help, and each page that is made gets installed
 options_of() { "$sharpi" "$1" --help | sed -n 's/^  \(-.,\|   \) --\([a-z0-9-]*\).*/\2/p'; }
 : >"$work/err"
 if [ -r "$top/man/sharpi.1" ]; then
     grep -q 'logits' "$top/man/sharpi-bench-text.1" || problem "no man page of bench text"
+    if [ -n "${man_pages:-}" ]; then
+        odd=$({ (cd "$top" && ls man/*.1) && echo "$man_pages" | tr -s ' ' '\n'; } | sort | uniq -u)
+        [ -z "$odd" ] || problem "made and not in cli/man.mk, or the other way round: $odd"
+    fi
     for command in $commands; do
         page=$top/man/sharpi-$command.1
         grep -q "sharpi\\\\-$command" "$top/man/sharpi.1" || problem "sharpi.1 does not mention $command"
-        [ -r "$page" ] || { problem "no man page of $command: name it in cli/man.mk" && continue; }
+        [ -r "$page" ] || { problem "no man page of $command" && continue; }
         for option in $(options_of "$command"); do
             sed 's/\\-/-/g' "$page" | grep -q -- "--$option" || problem "$page lacks --$option"
             sed -n "/^    $command)/,/;;/p" "$top/completion/sharpi" | grep -q "words=.*--$option " ||
