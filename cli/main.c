@@ -39,12 +39,12 @@ static int unknown_command(const char *name)
             "sharpi: 'pull' is not in this build: libcurl was missing, or configure had --without-curl\n");
         return EXIT_ERROR;
     }
-    fprintf(stderr, "sharpi: unknown command '%s'", name);
     if (strcmp(name, "serve") == 0) {
         fprintf(stderr, "sharpi: 'serve' is not in this build: libmicrohttpd was missing, or configure had "
                         "--disable-server\n");
         return EXIT_ERROR;
     }
+    fprintf(stderr, "sharpi: unknown command '%s'", name);
     if (nearest)
         fprintf(stderr, "; did you mean '%s'?\n", nearest);
     else

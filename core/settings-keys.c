@@ -95,7 +95,8 @@ static const struct key keys[] = {
 enum { N_KEYS = sizeof keys / sizeof *keys };
 
 /* Variables that others read. */
-static const char *const other_variables[] = {"SHARPI_PLUGIN_PATH", "SHARPI_CPU_ISA", "SHARPI_API_KEY"};
+static const char *const other_variables[] = {"SHARPI_PLUGIN_PATH", "SHARPI_CPU_ISA", "SHARPI_API_KEY",
+                                              "SHARPI_MODEL_DIR", "SHARPI_CATALOGUE"};
 
 static const struct key *find_key(const char *section, const char *name)
 {
