@@ -1,4 +1,5 @@
-/* What the tests of whole plans share: an engine, and files of real geometries without data, written by shared/tools. */
+/* What the tests of whole plans share: an engine, and files of real geometries without data, written by
+ * tools/synth_gguf.py of SHARPI_SHARED (tests/README.md). */
 #ifndef SHARPI_TESTS_PLAN_WORLD_H
 #define SHARPI_TESTS_PLAN_WORLD_H
 

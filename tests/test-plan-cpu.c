@@ -102,7 +102,7 @@ static void real_geometries_take_what_was_planned(void)
     } models[] = {{"qwen3-0.6b", 2}, {"olmoe-1b-7b", 1}, {"gemma4-e2b", 10}};
     struct sharpi_model_options options = {.size = sizeof options, .kv = "q8_0", .context = 8192};
     if (!synth_present()) {
-        printf("(left out: needs shared/tools/synth_gguf.py, python3 and numpy) ");
+        printf("(left out: needs $SHARPI_SHARED/tools/synth_gguf.py, python3 and numpy) ");
         return;
     }
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {

@@ -264,7 +264,7 @@ int main(void)
     CU_SuiteInfo suites[] = {{"plan-models", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
     unsigned failures;
     if (!synth_present()) {
-        printf("skipped: needs shared/tools/synth_gguf.py, python3 and numpy\n");
+        printf("skipped: needs $SHARPI_SHARED/tools/synth_gguf.py, python3 and numpy\n");
         return 77;
     }
     engine = open_world(NULL);

@@ -1,4 +1,4 @@
-"""How busy the machine is with what is not ours: measurements on shared machines say so, wait, or are not taken."""
+"""How busy the machine is with what is not ours: measurements on busy machines say so, wait, or are not taken."""
 import os
 import time
 
