@@ -1,5 +1,5 @@
 #!/bin/sh
-# Every public header compiles alone, as C17 and as C++17, without a warning.
+# Every public header in C compiles alone, as C17 and as C++17, without a warning.
 set -eu
 top=${top_srcdir:-$(dirname "$0")/..}
 work=$(mktemp -d)
@@ -23,7 +23,7 @@ compile() {
 }
 
 # shellcheck disable=SC2086
-for path in "$top"/include/sharpi/*.h "$top"/include/sharpi/plugin/*.h; do
+for path in "$top"/include/sharpi/*.h "$top"/include/sharpi/plugin/*.h "$top"/include/sharpi/cuda/*.h; do
     header=${path#"$top"/include/}
     # Twice: the include guard too.
     printf '#include <%s>\n#include <%s>\n' "$header" "$header" >"$work/alone.c"

@@ -2,12 +2,14 @@
  *
  * Allowed: a line for a member appended at the end of its struct, with the struct's new size; a line for a new enum value. A
  * changed number of an existing line is a new SHARPI_ABI_MAJOR. Structs without `size` (sharpi_layer_desc,
- * sharpi_batch_seq, sharpi_batch_class, sharpi_type_info, sharpi_builder) may not grow either.
+ * sharpi_batch_seq, sharpi_batch_class, sharpi_type_info, sharpi_builder, sharpi_cuda_step, sharpi_kv_cuda_heads) may not grow
+ * either.
  */
 #include <CUnit/Basic.h>
 #include <stddef.h>
 #include <string.h>
 
+#include <sharpi/cuda/kv-cuda.h>
 #include <sharpi/plugin/arch.h>
 #include <sharpi/plugin/backend.h>
 #include <sharpi/plugin/plugin.h>
@@ -390,6 +392,73 @@ static const struct fact layout[] = {
     AT(sharpi_arch, describe, 32),
     AT(sharpi_arch, build, 40),
     AT(sharpi_arch, kv_reserve_bytes, 48),
+
+    SIZE(sharpi_cuda_step, 16),
+    AT(sharpi_cuda_step, n_tokens, 0),
+    AT(sharpi_cuda_step, n_seqs, 4),
+    AT(sharpi_cuda_step, n_logits, 8),
+    AT(sharpi_cuda_step, reserved, 12),
+
+    SIZE(sharpi_kv_cuda_heads, 24),
+    AT(sharpi_kv_cuda_heads, weight, 0),
+    AT(sharpi_kv_cuda_heads, eps, 8),
+    AT(sharpi_kv_cuda_heads, has_norm, 12),
+    AT(sharpi_kv_cuda_heads, turns, 16),
+    AT(sharpi_kv_cuda_heads, reserved, 20),
+
+    SIZE(sharpi_kv_cuda_args, 320),
+    AT(sharpi_kv_cuda_args, size, 0),
+    AT(sharpi_kv_cuda_args, n_heads, 4),
+    AT(sharpi_kv_cuda_args, n_kv_heads, 8),
+    AT(sharpi_kv_cuda_args, head_dim, 12),
+    AT(sharpi_kv_cuda_args, window, 16),
+    AT(sharpi_kv_cuda_args, causal, 20),
+    AT(sharpi_kv_cuda_args, scale, 24),
+    AT(sharpi_kv_cuda_args, softcap, 28),
+    AT(sharpi_kv_cuda_args, ring, 32),
+    AT(sharpi_kv_cuda_args, page_stride, 36),
+    AT(sharpi_kv_cuda_args, k_cache, 40),
+    AT(sharpi_kv_cuda_args, v_cache, 48),
+    AT(sharpi_kv_cuda_args, pages, 56),
+    AT(sharpi_kv_cuda_args, step, 64),
+    AT(sharpi_kv_cuda_args, seqs, 72),
+    AT(sharpi_kv_cuda_args, seqs_of, 80),
+    AT(sharpi_kv_cuda_args, q, 88),
+    AT(sharpi_kv_cuda_args, k, 96),
+    AT(sharpi_kv_cuda_args, v, 104),
+    AT(sharpi_kv_cuda_args, sinks, 112),
+    AT(sharpi_kv_cuda_args, out, 120),
+    AT(sharpi_kv_cuda_args, q_stride, 128),
+    AT(sharpi_kv_cuda_args, k_stride, 136),
+    AT(sharpi_kv_cuda_args, v_stride, 144),
+    AT(sharpi_kv_cuda_args, out_stride, 152),
+    AT(sharpi_kv_cuda_args, max_tokens, 160),
+    AT(sharpi_kv_cuda_args, max_seqs, 164),
+    AT(sharpi_kv_cuda_args, max_seq_tokens, 168),
+    AT(sharpi_kv_cuda_args, max_length, 172),
+    AT(sharpi_kv_cuda_args, n_sms, 176),
+    AT(sharpi_kv_cuda_args, compute_major, 180),
+    AT(sharpi_kv_cuda_args, scratch, 184),
+    AT(sharpi_kv_cuda_args, overlaps, 192),
+    AT(sharpi_kv_cuda_args, out_q8, 200),
+    AT(sharpi_kv_cuda_args, out_q8_stride, 208),
+    AT(sharpi_kv_cuda_args, has_heads, 216),
+    AT(sharpi_kv_cuda_args, is_neox, 220),
+    AT(sharpi_kv_cuda_args, heads, 224),
+    AT(sharpi_kv_cuda_args, table, 296),
+    AT(sharpi_kv_cuda_args, table_stride, 304),
+    AT(sharpi_kv_cuda_args, shared_bytes, 312),
+
+    SIZE(sharpi_kv_cuda, 64),
+    AT(sharpi_kv_cuda, size, 0),
+    AT(sharpi_kv_cuda, reserved, 4),
+    AT(sharpi_kv_cuda, check, 8),
+    AT(sharpi_kv_cuda, scratch_bytes, 16),
+    AT(sharpi_kv_cuda, attention, 24),
+    AT(sharpi_kv_cuda, page_to_rows, 32),
+    AT(sharpi_kv_cuda, page_from_rows, 40),
+    AT(sharpi_kv_cuda, quantizes, 48),
+    AT(sharpi_kv_cuda, makes_heads, 56),
 };
 
 static const struct {
@@ -501,6 +570,7 @@ static void constants_are_the_frozen_ones(void)
     CU_ASSERT_EQUAL(SHARPI_KV_PAGE, 64);
     CU_ASSERT_EQUAL(SHARPI_OP_MAX_INPUTS, 4);
     CU_ASSERT_EQUAL(SHARPI_OP_MAX_WEIGHTS, 8);
+    CU_ASSERT_EQUAL(SHARPI_CUDA_COUNTER_BYTES, 4096);
 }
 
 /* Block geometry is part of the file format, and inline in plugins. */
