@@ -54,13 +54,13 @@ typedef int32_t sharpi_load_progress_fn(void *user, uint64_t done_bytes, uint64_
 struct sharpi_model_options {
     uint32_t size;
     uint32_t context; /* positions per session; 0 = as configured, else what memory allows (docs/memory.md) */
-    uint32_t max_sessions; /* sequences with a cache at once; 0 = 1 */
-    uint32_t chunk;        /* most tokens in a step; 0 = as configured, else 512 */
-    uint32_t headroom;     /* positions a ring keeps beyond its window; 0 = max(chunk, 4096) */
-    uint32_t n_threads;    /* 0 = as configured, else one per core */
-    uint32_t no_repack;    /* 1: weights are used from the file mapping */
-    uint32_t full_cache;   /* 1: windowed layers keep every position, no rings (to compare with) */
-    const char *backend;   /* "cpu"; NULL = as configured, else the first loaded one with a device */
+    uint32_t max_sessions; /* sequences with a cache at once; 0 = as configured, else 1 */
+    uint32_t chunk; /* most tokens in a step; 0 = as configured, else 512, up to 2,048 where a GPU has room */
+    uint32_t headroom;   /* positions kept beyond a window; 0 = as configured, else max(chunk, 4096) */
+    uint32_t n_threads;  /* 0 = as configured, else one per core */
+    uint32_t no_repack;  /* 1: weights are used from the file mapping */
+    uint32_t full_cache; /* 1: windowed layers keep every position, no rings (to compare with) */
+    const char *backend; /* whose devices: "cpu"; NULL = as configured, else those of all loaded ones */
     const char
         *kv; /* KV format for all layers: "f32", "f16", "bf16", "q8_0"; NULL = as configured, else f16 */
     const char *kv_global;   /* for layers without window, over `kv`; or NULL */
