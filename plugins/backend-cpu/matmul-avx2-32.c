@@ -109,32 +109,7 @@ INLINE void slab_32(struct traits_32 q, uint32_t n_tokens, const uint8_t *header
         _mm256_storeu_ps(acc + 16 * t + 8 * h, total[t][h]);
 }
 
-#define SLAB_32(type, kind, n, ...)                                                                          \
-    static void type##_##kind##n(const uint8_t *header, const uint8_t *codes, const struct slab_in *in,      \
-                                 float *acc)                                                                 \
-    {                                                                                                        \
-        slab_32((struct traits_32){__VA_ARGS__}, n, header, codes, in, acc);                                 \
-    }
-#define SLABS_32(type, kind, ...)                                                                            \
-    SLAB_32(type, kind, 1, __VA_ARGS__)                                                                      \
-    SLAB_32(type, kind, 2, __VA_ARGS__)                                                                      \
-    SLAB_32(type, kind, 3, __VA_ARGS__)                                                                      \
-    SLAB_32(type, kind, 4, __VA_ARGS__)
-
-/* Codes in bit planes: direct functions, an unpacker, and tile functions that read what it wrote. */
-#define KERNEL_32(type, load, bytes, ...)                                                                    \
-    SLABS_32(type, direct, load, bytes, __VA_ARGS__)                                                         \
-    SLABS_32(type, tile, codes_8bit, 512, __VA_ARGS__)                                                       \
-    static void type##_unpack(const uint8_t *codes, uint64_t nb, uint8_t *out)                               \
-    {                                                                                                        \
-        unpack_slab(codes, nb, out, load, bytes);                                                            \
-    }                                                                                                        \
-    const struct avx2_variant avx2_##type = {                                                                \
-        .unpack = type##_unpack,                                                                             \
-        .direct = {type##_direct1, type##_direct2, type##_direct3, type##_direct4},                          \
-        .tile = {type##_tile1, type##_tile2, type##_tile3, type##_tile4},                                    \
-        .n_direct = 4,                                                                                       \
-    };
+#define KERNEL_32(type, ...) KERNEL(slab_32, struct traits_32, type, __VA_ARGS__)
 
 /* load, bytes, depth, is_signed, offset, has_min, is_e8m0 */
 KERNEL_32(q4_0, codes_4bit, 256, 8, 0, 8, 0, 0)
@@ -144,7 +119,7 @@ KERNEL_32(q5_1, codes_5bit, 320, 4, 0, 0, 1, 0)
 KERNEL_32(mxfp4, codes_fp4, 256, 4, 0, 12, 0, 1)
 KERNEL_32(iq4_nl, codes_iq4, 256, 1, 1, 0, 0, 0)
 
-SLABS_32(q8_0, direct, codes_8bit, 512, 1, 1, 0, 0, 0)
+SLABS(slab_32, struct traits_32, q8_0, direct, codes_8bit, 512, 1, 1, 0, 0, 0)
 const struct avx2_variant avx2_q8_0 = {
     .direct = {q8_0_direct1, q8_0_direct2, q8_0_direct3, q8_0_direct4},
     .n_direct = MATMUL_TOKENS,

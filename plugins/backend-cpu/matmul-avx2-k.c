@@ -195,31 +195,7 @@ INLINE void slab_k(struct traits_k q, uint32_t n_tokens, const uint8_t *header, 
     }
 }
 
-#define SLAB_K(type, kind, n, ...)                                                                           \
-    static void type##_##kind##n(const uint8_t *header, const uint8_t *codes, const struct slab_in *in,      \
-                                 float *acc)                                                                 \
-    {                                                                                                        \
-        slab_k((struct traits_k){__VA_ARGS__}, n, header, codes, in, acc);                                   \
-    }
-#define SLABS_K(type, kind, ...)                                                                             \
-    SLAB_K(type, kind, 1, __VA_ARGS__)                                                                       \
-    SLAB_K(type, kind, 2, __VA_ARGS__)                                                                       \
-    SLAB_K(type, kind, 3, __VA_ARGS__)                                                                       \
-    SLAB_K(type, kind, 4, __VA_ARGS__)
-
-#define KERNEL_K(type, load, bytes, ...)                                                                     \
-    SLABS_K(type, direct, load, bytes, __VA_ARGS__)                                                          \
-    SLABS_K(type, tile, codes_8bit, 512, __VA_ARGS__)                                                        \
-    static void type##_unpack(const uint8_t *codes, uint64_t nb, uint8_t *out)                               \
-    {                                                                                                        \
-        unpack_slab(codes, nb, out, load, bytes);                                                            \
-    }                                                                                                        \
-    const struct avx2_variant avx2_##type = {                                                                \
-        .unpack = type##_unpack,                                                                             \
-        .direct = {type##_direct1, type##_direct2, type##_direct3, type##_direct4},                          \
-        .tile = {type##_tile1, type##_tile2, type##_tile3, type##_tile4},                                    \
-        .n_direct = 4,                                                                                       \
-    };
+#define KERNEL_K(type, ...) KERNEL(slab_k, struct traits_k, type, __VA_ARGS__)
 
 /* load, bytes, depth, is_signed, sub_size, has_min, offset_shift, scales */
 KERNEL_K(q2_k, codes_2bit, 128, 4, 0, 16, 1, 0, SCALES_4BIT)

@@ -148,4 +148,33 @@ INLINE __m256i multiply_pairs(__m256i codes, __m256i x, int is_signed)
                      : _mm256_maddubs_epi16(codes, x);
 }
 
+/* ---- Slab functions of a type: `slab` with constants, a `struct traits` of which the last arguments are the members ---- */
+
+#define SLAB(slab, traits, type, kind, n, ...)                                                               \
+    static void type##_##kind##n(const uint8_t *header, const uint8_t *codes, const struct slab_in *in,      \
+                                 float *acc)                                                                 \
+    {                                                                                                        \
+        slab((traits){__VA_ARGS__}, n, header, codes, in, acc);                                              \
+    }
+#define SLABS(slab, traits, type, kind, ...)                                                                 \
+    SLAB(slab, traits, type, kind, 1, __VA_ARGS__)                                                           \
+    SLAB(slab, traits, type, kind, 2, __VA_ARGS__)                                                           \
+    SLAB(slab, traits, type, kind, 3, __VA_ARGS__)                                                           \
+    SLAB(slab, traits, type, kind, 4, __VA_ARGS__)
+
+/* Codes in bit planes: direct functions, an unpacker, and tile functions that read what it wrote. */
+#define KERNEL(slab, traits, type, load, bytes, ...)                                                         \
+    SLABS(slab, traits, type, direct, load, bytes, __VA_ARGS__)                                              \
+    SLABS(slab, traits, type, tile, codes_8bit, 512, __VA_ARGS__)                                            \
+    static void type##_unpack(const uint8_t *codes, uint64_t nb, uint8_t *out)                               \
+    {                                                                                                        \
+        unpack_slab(codes, nb, out, load, bytes);                                                            \
+    }                                                                                                        \
+    const struct avx2_variant avx2_##type = {                                                                \
+        .unpack = type##_unpack,                                                                             \
+        .direct = {type##_direct1, type##_direct2, type##_direct3, type##_direct4},                          \
+        .tile = {type##_tile1, type##_tile2, type##_tile3, type##_tile4},                                    \
+        .n_direct = 4,                                                                                       \
+    };
+
 #endif
