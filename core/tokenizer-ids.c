@@ -107,7 +107,7 @@ static void set_defaults(struct sharpi_tokenizer *t)
     t->bos = spm && t->n_tokens > 1 ? 1 : -1;
     t->eos = spm && t->n_tokens > 2 ? 2 : -1;
     t->unk = spm ? 0 : -1;
-    t->eot = t->pad = -1;
+    t->eot = -1;
     t->add_bos = spm || (t->kind == SHARPI_TOKENIZER_BPE && t->pre->adds_bos);
     t->space_prefix = spm;
 }
@@ -133,9 +133,11 @@ int32_t tokenizer_load_ids(struct sharpi_tokenizer *t, const struct sharpi_gguf 
     const struct {
         const char *key;
         int32_t *id;
-    } ids[] = {{"tokenizer.ggml.bos_token_id", &t->bos},     {"tokenizer.ggml.eos_token_id", &t->eos},
-               {"tokenizer.ggml.eot_token_id", &t->eot},     {"tokenizer.ggml.unknown_token_id", &t->unk},
-               {"tokenizer.ggml.padding_token_id", &t->pad}, {"tokenizer.ggml.eom_token_id", &eom}},
+    } ids[] = {{"tokenizer.ggml.bos_token_id", &t->bos},
+               {"tokenizer.ggml.eos_token_id", &t->eos},
+               {"tokenizer.ggml.eot_token_id", &t->eot},
+               {"tokenizer.ggml.unknown_token_id", &t->unk},
+               {"tokenizer.ggml.eom_token_id", &eom}},
       flags[] = {{"tokenizer.ggml.add_bos_token", &t->add_bos},
                  {"tokenizer.ggml.add_eos_token", &t->add_eos},
                  {"tokenizer.ggml.add_space_prefix", &t->space_prefix},

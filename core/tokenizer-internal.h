@@ -99,7 +99,7 @@ struct sharpi_tokenizer {
 
     int32_t byte_ids[256];   /* symbol of a byte: "<0x41>", or its letter in the byte alphabet; -1: none */
     uint8_t before_mark[32]; /* bit b: some symbol has the byte b in front of a U+2581 */
-    int32_t bos, eos, eot, unk, pad;
+    int32_t bos, eos, eot, unk;
     int32_t eog[MAX_EOG];
     int32_t n_eog;
     int32_t add_bos, add_eos;

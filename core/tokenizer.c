@@ -194,16 +194,6 @@ int32_t sharpi_tokenizer_eot(const struct sharpi_tokenizer *tokenizer)
     return tokenizer->eot;
 }
 
-int32_t sharpi_tokenizer_unk(const struct sharpi_tokenizer *tokenizer)
-{
-    return tokenizer->unk;
-}
-
-int32_t sharpi_tokenizer_pad(const struct sharpi_tokenizer *tokenizer)
-{
-    return tokenizer->pad;
-}
-
 int32_t sharpi_tokenizer_adds_bos(const struct sharpi_tokenizer *tokenizer)
 {
     return tokenizer->add_bos && tokenizer->bos >= 0;

@@ -79,8 +79,6 @@ int32_t sharpi_tokenizer_n_tokens(const struct sharpi_tokenizer *tokenizer);
 int32_t sharpi_tokenizer_bos(const struct sharpi_tokenizer *tokenizer);
 int32_t sharpi_tokenizer_eos(const struct sharpi_tokenizer *tokenizer);
 int32_t sharpi_tokenizer_eot(const struct sharpi_tokenizer *tokenizer);
-int32_t sharpi_tokenizer_unk(const struct sharpi_tokenizer *tokenizer);
-int32_t sharpi_tokenizer_pad(const struct sharpi_tokenizer *tokenizer);
 int32_t sharpi_tokenizer_adds_bos(const struct sharpi_tokenizer *tokenizer); /* 1 or 0 */
 int32_t sharpi_tokenizer_adds_eos(const struct sharpi_tokenizer *tokenizer);
 int32_t sharpi_tokenizer_is_eog(const struct sharpi_tokenizer *tokenizer, int32_t id); /* ends a generation */

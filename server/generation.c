@@ -260,11 +260,6 @@ int32_t generation_embed(struct server *server, const struct gen_request *reques
 
 /* ---- The connection's side */
 
-uint32_t generation_n_choices(const struct generation *g)
-{
-    return g->n_choices;
-}
-
 const char *generation_stop_string(const struct generation *g, int32_t index)
 {
     return index >= 0 && (uint32_t)index < g->stops.n ? g->stops.items[index] : NULL;

@@ -38,7 +38,6 @@ int32_t generation_start(struct server *server, struct gen_request *request, str
 int32_t generation_embed(struct server *server, const struct gen_request *request, uint32_t kind,
                          struct generation **out, struct http_error *error);
 
-uint32_t generation_n_choices(const struct generation *generation);
 const char *generation_stop_string(const struct generation *generation, int32_t index);
 /* Waits until a choice has news, at most `timeout_s`; its index, or -1. Choices take turns. */
 int32_t generation_wait(struct generation *generation, double timeout_s);

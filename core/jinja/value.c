@@ -146,14 +146,6 @@ struct jinja_value *jinja_dict_find(struct jinja_arena *arena, const struct jinj
     return index < dict->n ? &dict->entries[index].value : NULL;
 }
 
-struct jinja_value *jinja_dict_find_z(struct jinja_arena *arena, const struct jinja_dict *dict,
-                                      const char *key)
-{
-    struct jinja_string text = {.p = key, .n = strlen(key)};
-
-    return jinja_dict_find(arena, dict, (struct jinja_value){.kind = JINJA_STRING, .as.string = &text});
-}
-
 static void put_slot(struct jinja_dict *dict, uint32_t index)
 {
     uint64_t slot = dict->entries[index].hash;

@@ -179,8 +179,6 @@ struct jinja_value jinja_dict_new(struct jinja_arena *arena);
 /* NULL if the key is not there; fails for a key that Python cannot hash. */
 struct jinja_value *jinja_dict_find(struct jinja_arena *arena, const struct jinja_dict *dict,
                                     struct jinja_value key);
-struct jinja_value *jinja_dict_find_z(struct jinja_arena *arena, const struct jinja_dict *dict,
-                                      const char *key);
 void jinja_dict_put(struct jinja_arena *arena, struct jinja_dict *dict, struct jinja_value key,
                     struct jinja_value value);
 void jinja_dict_copy(struct jinja_arena *arena, struct jinja_dict *to, const struct jinja_dict *from);
