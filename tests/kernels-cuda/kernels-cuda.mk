@@ -1,4 +1,4 @@
-# Kernels of the CUDA backend and of the KV formats, on a GPU: tests/kernels-cuda [matmul|attention|rows|moe|sequence|experts]... [--bench].
+# Kernels of the CUDA backend and of the KV formats, on a GPU: tests/test-kernels-cuda [matmul|attention|rows|moe|sequence|experts]... [--bench].
 # check_PROGRAMS, so that "make check" builds and runs it: without a GPU it says so and is skipped.
 if HAVE_CUDA
 check_LTLIBRARIES += tests/kernels-cuda/libtests.la

@@ -1,4 +1,4 @@
-/* Tests of the CUDA kernels against references on the host: kernels-cuda [matmul|attention|rows|moe|sequence|experts]... [--bench].
+/* Tests of the CUDA kernels against references on the host: test-kernels-cuda [matmul|attention|rows|moe|sequence|experts]... [--bench].
  *
  * Without names all of them run. Exit status: 0 passed, 1 failed, 77 no GPU.
  */
@@ -41,7 +41,8 @@ static int read_arguments(int argc, char **argv, int wanted[N_AREAS], int *bench
             n += known;
         }
         if (!known) {
-            fprintf(stderr, "usage: kernels-cuda [matmul|attention|rows|moe|sequence|experts]... [--bench]\n");
+            fprintf(stderr,
+                    "usage: test-kernels-cuda [matmul|attention|rows|moe|sequence|experts]... [--bench]\n");
             return -1;
         }
     }
