@@ -82,10 +82,63 @@ static void each_fixture(void (*check)(const struct fixture *, const struct fixt
     }
 }
 
-static float reference_difference(const struct fixture *f, const float *logits, const float *reference)
+/* Between rows of which something is rounded to fewer bits than f32's. */
+static float rounded_difference(const struct fixture *f, const float *a, const float *b, uint32_t n_rows)
 {
-    return f->mixture ? percentile_difference(logits, reference, FIXTURE_TOKENS, FIXTURE_VOCAB)
-                      : max_difference(logits, reference, (uint64_t)FIXTURE_TOKENS * FIXTURE_VOCAB);
+    return f->mixture ? percentile_difference(a, b, n_rows, FIXTURE_VOCAB)
+                      : max_difference(a, b, (uint64_t)n_rows * FIXTURE_VOCAB);
+}
+
+/* Positions whose best token by `best` is not among the five highest by `logits`. */
+static uint32_t outside_top_5(const float *best, const float *logits)
+{
+    uint32_t p, outside = 0;
+    for (p = 0; p < FIXTURE_TOKENS; p++, best += FIXTURE_VOCAB, logits += FIXTURE_VOCAB)
+        outside += rank_of(logits, FIXTURE_VOCAB, argmax(best, FIXTURE_VOCAB)) >= 5;
+    return outside;
+}
+
+/* ---- Two ways to the same logits: chunks of other sizes, a ring and the full cache, a batch and single runs */
+
+enum { N_SAME = 3, BATCH = 8 };
+static const char *const same_formats[N_SAME] = {"f32", "bf16", "q8_0"};
+
+/* The largest difference between two ways. Other orders of sums change what f32 rounds; on its way into a narrow cache a value
+ * between two steps then becomes the other one, now and then. On the CPU, with every instruction set, that changes logits by up to
+ * 0.24 (f16), 0.13 (bf16) and 0.19 (q8_0) of what the format itself does: half is allowed. A GPU multiplies many rows' queries and
+ * weights in the type of f16 and bf16 caches, and few rows' more exactly, which changes about as much as the format: twice that is
+ * allowed. In a mixture it may swap an expert at an early token; then the 90th percentile differs by 0.19. Mistakes make it 1 and more. */
+static float same_bound(const struct fixture *f, const char *kv)
+{
+    const float part = strcmp(test_backend(), "cpu") == 0 ? 0.5f : 2.0f;
+    if (strcmp(kv, "f32") == 0)
+        return 1e-4f;
+    if (f->mixture)
+        return 0.5f;
+    if (strcmp(kv, "q8_0") == 0)
+        return 0.5f * f->q8_0_kv;
+    return part * f->bf16_kv / (strcmp(kv, "f16") == 0 ? 8 : 1); /* three more bits */
+}
+
+static void expect_same(const struct fixture *f, const char *kv, const char *what, const float *a,
+                        const float *b, uint32_t n_rows)
+{
+    float bound = same_bound(f, kv), difference = INFINITY;
+    if (a && b)
+        difference = strcmp(kv, "f32") == 0 ? max_difference(a, b, (uint64_t)n_rows * FIXTURE_VOCAB)
+                                            : rounded_difference(f, a, b, n_rows);
+    CU_ASSERT(difference <= bound);
+    if (!(difference <= bound))
+        fprintf(stderr, "%s: %s, %s KV: differs by %g (tolerance %g)\n", f->name, what, kv,
+                (double)difference, (double)bound);
+}
+
+/* Keeps the logits of the session's last token. */
+static void keep_row(float *row, const struct sharpi_session *session)
+{
+    const float *logits = sharpi_session_logits(session);
+    CU_ASSERT_FATAL(logits != NULL);
+    memcpy(row, logits, sizeof *row * FIXTURE_VOCAB);
 }
 
 /* ---- f32 activations and cache: the tight tolerance, on every instruction set and chunk size */
@@ -93,6 +146,7 @@ static float reference_difference(const struct fixture *f, const float *logits, 
 static void check_chunks(const struct fixture *f, const struct fixture_data *data)
 {
     static const uint32_t chunks[] = {1, 7, 64, 200};
+    float *one_by_one = NULL;
     uint32_t i;
     for (i = 0; i < 4; i++) {
         float *logits = run_fixture(data, (struct sharpi_model_options){.chunk = chunks[i]});
@@ -102,8 +156,16 @@ static void check_chunks(const struct fixture *f, const struct fixture_data *dat
         CU_ASSERT(difference <= 0.002f);
         if (difference > 0.002f)
             fprintf(stderr, "%s: chunk %u: logits differ by %g\n", f->name, chunks[i], (double)difference);
+        if (i == 0) {
+            one_by_one = logits;
+            continue;
+        }
+        /* f32 itself changes llama3's logits by 2e-4; 8e-5 here */
+        if (logits && one_by_one)
+            CU_ASSERT(max_difference(logits, one_by_one, FIXTURE_TOKENS * FIXTURE_VOCAB) <= 4e-4f);
         free(logits);
     }
+    free(one_by_one);
 }
 
 static void logits_equal_the_reference_on_every_isa(void)
@@ -143,15 +205,14 @@ static void logits_equal_the_reference_on_every_isa(void)
 static void check_rounded(const struct fixture *f, const struct fixture_data *data)
 {
     static const uint32_t chunks[] = {1, 5, 8, 9, 64, 200};
-    uint32_t i, k;
+    uint32_t i;
     for (i = 0; i < 6; i++) {
         float *logits = run_fixture(data, (struct sharpi_model_options){.chunk = chunks[i]});
-        float difference = logits ? reference_difference(f, logits, data->logits) : INFINITY;
-        uint32_t outside = 0;
-        for (k = 0; logits && k < FIXTURE_TOKENS; k++)
-            outside += rank_of(logits + (size_t)k * FIXTURE_VOCAB, FIXTURE_VOCAB,
-                               argmax(data->logits + (size_t)k * FIXTURE_VOCAB, FIXTURE_VOCAB)) >= 5;
+        float difference = logits ? rounded_difference(f, logits, data->logits, FIXTURE_TOKENS) : INFINITY;
+        uint32_t outside = logits ? outside_top_5(logits, data->logits) : FIXTURE_TOKENS;
         CU_ASSERT(difference <= 2.0f * f->int8_act);
+        if (!f->mixture) /* where rounding swaps an expert another token may come up */
+            CU_ASSERT(outside == 0);
         fprintf(stderr, "%-12s chunk %3u differs by %.4f (tolerance %.2f), top-1 outside top-5: %u\n",
                 f->name, chunks[i], (double)difference, 2.0 * (double)f->int8_act, outside);
         free(logits);
@@ -197,19 +258,17 @@ static void check_narrow(const struct fixture *f, const struct fixture_data *dat
                          float tolerance)
 {
     float *narrow = run_fixture(data, (struct sharpi_model_options){.kv = kv, .chunk = 64});
-    float difference = narrow ? reference_difference(f, narrow, data->logits) : INFINITY;
-    uint32_t p, outside = 0;
+    float *one_by_one = run_fixture(data, (struct sharpi_model_options){.kv = kv, .chunk = 1});
+    float difference = narrow ? rounded_difference(f, narrow, data->logits, FIXTURE_TOKENS) : INFINITY;
+    uint32_t outside = narrow ? outside_top_5(data->logits, narrow) : FIXTURE_TOKENS;
     CU_ASSERT(difference <= tolerance);
-    for (p = 0; narrow && p < FIXTURE_TOKENS; p++) {
-        const float *wide = data->logits + (size_t)p * FIXTURE_VOCAB;
-        outside +=
-            rank_of(narrow + (size_t)p * FIXTURE_VOCAB, FIXTURE_VOCAB, argmax(wide, FIXTURE_VOCAB)) >= 5;
-    }
+    expect_same(f, kv, "chunks", narrow, one_by_one, FIXTURE_TOKENS);
     if (!f->mixture) /* where rounding swaps an expert a token may fall out */
         CU_ASSERT(outside == 0);
     fprintf(stderr, "%-12s %-5s differs by %.4f (tolerance %.2f), top-1 outside top-5: %u\n", f->name, kv,
             (double)difference, (double)tolerance, outside);
     free(narrow);
+    free(one_by_one);
 }
 
 static void check_narrow_formats(const struct fixture *f, const struct fixture_data *data)
@@ -273,52 +332,64 @@ static void wrapped_ring_equals_the_full_cache(void)
 }
 
 /* 200 prompt tokens, then 300 decoded one by one: the ring turns many times. */
-static void check_long_decode(const struct fixture *f, const struct fixture_data *data)
+static void check_long_decode(const struct fixture *f, const struct fixture_data *data, const char *kv)
 {
-    struct sharpi_model_options o = {.chunk = 32, .headroom = 32, .context = 512};
+    enum { STEPS = 300 };
+    struct sharpi_model_options o = {.kv = kv, .chunk = 32, .headroom = 32, .context = 512};
     struct sharpi_model *models[2];
     struct sharpi_session *sessions[2];
     struct sharpi_error err = SHARPI_ERROR_INIT;
-    float largest = 0;
+    float *logits[2];
     uint32_t i, j;
-    if (!f->windowed)
-        return;
     for (j = 0; j < 2; j++) {
+        logits[j] = malloc(sizeof(float) * STEPS * FIXTURE_VOCAB);
+        CU_ASSERT_FATAL(logits[j] != NULL);
         o.full_cache = j;
         models[j] = load(data->model, o);
         CU_ASSERT_FATAL(models[j] != NULL);
         CU_ASSERT_FATAL(sharpi_session_create(models[j], &sessions[j], &err) == 0);
         CU_ASSERT(sharpi_session_feed(sessions[j], data->tokens, FIXTURE_TOKENS, &err) == 0);
     }
-    for (i = 0; i < 300; i++) {
+    for (i = 0; i < STEPS; i++) {
         int32_t token = data->tokens[1 + (i * 7) % (FIXTURE_TOKENS - 1)];
-        for (j = 0; j < 2; j++)
-            CU_ASSERT(sharpi_session_feed(sessions[j], &token, 1, &err) == 0);
-        largest = fmaxf(largest, max_difference(sharpi_session_logits(sessions[0]),
-                                                sharpi_session_logits(sessions[1]), FIXTURE_VOCAB));
+        for (j = 0; j < 2; j++) {
+            CU_ASSERT_FATAL(sharpi_session_feed(sessions[j], &token, 1, &err) == 0);
+            keep_row(logits[j] + i * FIXTURE_VOCAB, sessions[j]);
+        }
     }
-    CU_ASSERT(largest <= 1e-4f);
-    if (largest > 1e-4f)
-        fprintf(stderr, "%s: differs by %g\n", f->name, (double)largest);
+    expect_same(f, kv, "a ring's decode", logits[0], logits[1], STEPS);
     for (j = 0; j < 2; j++) {
         sharpi_session_free(sessions[j]);
         sharpi_model_free(models[j]);
+        free(logits[j]);
     }
+}
+
+static void check_long_decodes(const struct fixture *f, const struct fixture_data *data)
+{
+    uint32_t i;
+    for (i = 0; f->windowed && i < N_SAME; i++)
+        check_long_decode(f, data, same_formats[i]);
 }
 
 static void decoding_past_the_wrap_equals_the_full_cache(void)
 {
-    each_fixture(check_long_decode);
+    each_fixture(check_long_decodes);
 }
 
 /* ---- Batches and truncation */
 
-static void check_batch(const struct fixture *f, const struct fixture_data *data)
+static struct sharpi_model *load_for_batches(const struct fixture_data *data, const char *kv)
 {
-    enum { N = 8 };
-    struct sharpi_model *model =
-        load(data->model,
-             (struct sharpi_model_options){.chunk = 48, .headroom = 48, .context = 256, .max_sessions = N});
+    return load(data->model,
+                (struct sharpi_model_options){
+                    .kv = kv, .chunk = 48, .headroom = 48, .context = 256, .max_sessions = BATCH});
+}
+
+static void check_batch(const struct fixture *f, const struct fixture_data *data, const char *kv)
+{
+    enum { N = BATCH };
+    struct sharpi_model *model = load_for_batches(data, kv);
     struct sharpi_error err = SHARPI_ERROR_INIT;
     struct sharpi_work work[N];
     float *single[N], *batched[N];
@@ -336,10 +407,7 @@ static void check_batch(const struct fixture *f, const struct fixture_data *data
         CU_ASSERT_FATAL(sharpi_session_create(model, &work[i].session, &err) == 0);
     CU_ASSERT(sharpi_step(model, work, N, &err) == 0);
     for (i = 0; i < N; i++) {
-        float difference = max_difference(single[i], batched[i], (uint64_t)work[i].n_tokens * FIXTURE_VOCAB);
-        CU_ASSERT(difference <= 1e-4f);
-        if (difference > 1e-4f)
-            fprintf(stderr, "%s: sequence %u differs by %g\n", f->name, i, (double)difference);
+        expect_same(f, kv, "a batch", single[i], batched[i], work[i].n_tokens);
         CU_ASSERT(sharpi_session_length(work[i].session) == work[i].n_tokens);
         sharpi_session_free(work[i].session);
         free(single[i]);
@@ -348,26 +416,32 @@ static void check_batch(const struct fixture *f, const struct fixture_data *data
     sharpi_model_free(model);
 }
 
+static void check_batches(const struct fixture *f, const struct fixture_data *data)
+{
+    uint32_t i;
+    for (i = 0; i < N_SAME; i++)
+        check_batch(f, data, same_formats[i]);
+}
+
 static void eight_sequences_in_one_batch_equal_eight_single_runs(void)
 {
-    each_fixture(check_batch);
+    each_fixture(check_batches);
 }
 
 /* Prompts of different lengths, then all sessions decode in one batch, of which one drops out after some steps. */
-static void check_batched_decode(const struct fixture *f, const struct fixture_data *data)
+static void check_batched_decode(const struct fixture *f, const struct fixture_data *data, const char *kv)
 {
-    enum { N = 5, STEPS = 12 };
-    struct sharpi_model *model =
-        load(data->model,
-             (struct sharpi_model_options){.chunk = 48, .headroom = 48, .context = 256, .max_sessions = N});
+    enum { N = BATCH, STEPS = 16, FEWER = 12 };
+    struct sharpi_model *model = load_for_batches(data, kv);
     struct sharpi_error err = SHARPI_ERROR_INIT;
     struct sharpi_work work[N];
-    float *single[N], largest = 0;
+    float *single[N], *decoded[N];
     uint32_t i, step;
     CU_ASSERT_FATAL(model != NULL);
     for (i = 0; i < N; i++) {
         single[i] = run_tokens(model, data->tokens + 3 * i, 17 * i + 1 + STEPS);
-        CU_ASSERT_FATAL(single[i] != NULL);
+        decoded[i] = malloc(sizeof(float) * STEPS * FIXTURE_VOCAB);
+        CU_ASSERT_FATAL(single[i] && decoded[i]);
     }
     for (i = 0; i < N; i++) {
         work[i] = (struct sharpi_work){.n_tokens = 1, .want = 1};
@@ -375,29 +449,33 @@ static void check_batched_decode(const struct fixture *f, const struct fixture_d
         CU_ASSERT(sharpi_session_feed(work[i].session, data->tokens + 3 * i, 17 * i + 1, &err) == 0);
     }
     for (step = 0; step < STEPS; step++) {
-        const uint32_t n = step < 8 ? N : N - 1;
+        const uint32_t n = step < FEWER ? N : N - 1;
         for (i = 0; i < n; i++)
             work[i].tokens = data->tokens + 3 * i + 17 * i + 1 + step;
         CU_ASSERT_FATAL(sharpi_step(model, work, n, &err) == 0);
-        for (i = 0; i < n; i++) {
-            const float *expected = single[i] + (size_t)(17 * i + 1 + step) * FIXTURE_VOCAB;
-            largest = fmaxf(largest,
-                            max_difference(sharpi_session_logits(work[i].session), expected, FIXTURE_VOCAB));
-        }
+        for (i = 0; i < n; i++)
+            keep_row(decoded[i] + step * FIXTURE_VOCAB, work[i].session);
     }
-    CU_ASSERT(largest <= 1e-4f);
-    if (!(largest <= 1e-4f))
-        fprintf(stderr, "%s: batched decode differs by %g\n", f->name, (double)largest);
-    for (i = 0; i < N; i++) {
+    for (i = 0; i < N; i++) { /* each for itself: one in eight is not seen in the 90th percentile of all */
+        expect_same(f, kv, "batched decode", decoded[i], single[i] + (17 * i + 1) * FIXTURE_VOCAB,
+                    i < N - 1 ? STEPS : FEWER);
         sharpi_session_free(work[i].session);
         free(single[i]);
+        free(decoded[i]);
     }
     sharpi_model_free(model);
 }
 
+static void check_batched_decodes(const struct fixture *f, const struct fixture_data *data)
+{
+    uint32_t i;
+    for (i = 0; i < N_SAME; i++)
+        check_batched_decode(f, data, same_formats[i]);
+}
+
 static void batched_decode_equals_single_runs(void)
 {
-    each_fixture(check_batched_decode);
+    each_fixture(check_batched_decodes);
 }
 
 /* Candidates instead of rows: values as in the row, greatest first, none left out. */
