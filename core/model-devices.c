@@ -67,6 +67,8 @@ static int32_t add_devices_of(struct finding *f, const struct sharpi_offer *offe
     const uint32_t n = offer->backend->device_count(offer->ctx, &why);
     uint32_t n_added = 0;
     int32_t status = SHARPI_EDEVICE;
+    if (n && f->n == SHARPI_PLAN_MAX_DEVICES)
+        return SHARPI_OK; /* enough */
     for (uint32_t i = 0; i < n && f->n < SHARPI_PLAN_MAX_DEVICES; i++) {
         if ((status = add_device(f, offer, i, &why)) && n > 1)
             sharpi_log_printf(&f->model->engine->log, SHARPI_LOG_WARN, "model",

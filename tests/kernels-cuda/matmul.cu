@@ -887,8 +887,10 @@ void time_mixture(const bench_context *b, int32_t type, uint32_t n_tokens)
         n_copies, stream);
     double read = (double)experts_used / n_copies * 3 * (double)matrix_device_bytes(type, width, hidden, 1),
            flops = 6.0 * (double)(width * hidden) * n_pairs;
-    printf("%-7s mixture 128 x 3 x 2048 x 768, top 8, tokens %5u: %9.2f us  %6.2f TB/s  %6.1f TFLOP/s\n",
-           sharpi_type_info(type)->name, n_tokens, us, read / us * 1e-6, flops / us * 1e-6);
+    printf("%-7s mixture 128 x 3 x 2048 x 768, top 8, tokens %5u: %9.2f us  %6.2f TB/s = %5.1f%% of 4.28  "
+           "%6.1f TFLOP/s\n",
+           sharpi_type_info(type)->name, n_tokens, us, read / us * 1e-6, read / us / floor_bytes_per_us * 100,
+           flops / us * 1e-6);
     for (uint32_t i = 0; i < n_copies; i++)
         cudaFree((void *)gate[i].data), cudaFree((void *)up[i].data), cudaFree((void *)down[i].data);
     cudaFree(x_dev), cudaFree(out), cudaFree(act_wide), cudaFree(act_narrow);

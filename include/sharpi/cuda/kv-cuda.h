@@ -69,8 +69,8 @@ struct sharpi_kv_cuda_args {
     uint32_t max_length;     /* positions of a sequence, the step's own included */
 
     uint32_t n_sms; /* the device's multiprocessors */
-    uint32_t
-        compute_major; /* 8, 9, ...: the device's compute capability, or what the backend's code was compiled for if that is less than 9 */
+    /* 8, 9, ...: the device's compute capability, or what the backend's code was compiled for if that is less than 9 */
+    uint32_t compute_major;
     /* scratch_bytes. The first SHARPI_CUDA_COUNTER_BYTES are zero before the first launch and every launch leaves them
      * zero (blocks count there which of them comes last); the rest is free for others' use between launches. */
     void *scratch;
