@@ -15,7 +15,7 @@ struct sequence_world {
     matmul_context *ctx;
     uint8_t *arena, *initial, *counters; /* initial: on the host */
     uint64_t n_bytes, used;              /* of the arena */
-    int has_bulk;                        /* the device can run sequences */
+    int has_bulk;                        /* the device must run sequences; with less shared memory it may not */
     int32_t *n_rows;
     rows_batch batch;
 };
@@ -29,7 +29,7 @@ int open_world(sequence_world *w, uint64_t n_bytes)
     for (uint64_t i = 0; i < n_bytes / 4; i++)
         ((float *)w->initial)[i] = (float)(int32_t)(random_bits() << 8) / 0x1p31f;
     OK((cudaError_t)code_compute_major(&w->has_bulk));
-    w->has_bulk = w->has_bulk >= 9;
+    w->has_bulk = w->has_bulk >= 9 && !shared_limit();
     OK(cudaMalloc(&w->arena, n_bytes));
     OK(cudaMalloc(&w->n_rows, 4));
     w->batch.n_rows[0] = w->batch.n_rows[1] = w->n_rows;
