@@ -15,7 +15,7 @@ struct sequence_world {
     matmul_context *ctx;
     uint8_t *arena, *initial, *counters; /* initial: on the host */
     uint64_t n_bytes, used;              /* of the arena */
-    int has_bulk;                        /* the device must run sequences; with less shared memory it may not */
+    int has_bulk; /* the device must run sequences; with less shared memory it may not */
     int32_t *n_rows;
     rows_batch batch;
 };
