@@ -10,8 +10,8 @@ struct matmul_blas; /* cublasLt, loaded at run time (matmul-blas.c) */
 struct matmul_context {
     int device, n_sms;
     int has_bulk, overlap; /* the code has bulk copies; launches use programmatic dependent launch */
-    int device_shared;     /* most shared memory of a block: kernels' attribute, one for all contexts of a device */
-    int shared_bytes;      /* what launches use of it */
+    int device_shared; /* most shared memory of a block: kernels' attribute, one for all contexts of a device */
+    int shared_bytes; /* what launches use of it */
     int gemv_blocks; /* per SM, of a launch with few rows: one leaves no room for the next launch to begin early */
     int has_wide, wide;   /* the tile kernels on wgmma can be used */
     int wide_clusters[9]; /* by blocks of a cluster: how many clusters run at once */
