@@ -72,7 +72,7 @@ static void attention_cost(const struct sharpi_model *model, uint64_t from, uint
     }
 }
 
-/* `n` tokens for each session, different ones: equal rows would choose equal experts, whose weights are then read once for all. */
+/* Arbitrary tokens, other ones for each session: equal rows would choose equal experts, whose weights are then read once for all. */
 static void make_tokens(const struct sharpi_model *model, int32_t *tokens, uint64_t n, uint32_t *seed)
 {
     for (uint64_t i = 0; i < n; i++) {
@@ -81,7 +81,7 @@ static void make_tokens(const struct sharpi_model *model, int32_t *tokens, uint6
     }
 }
 
-/* Feeds n arbitrary but fixed tokens to every session, `per_step` at a time. */
+/* Feeds n tokens to every session, `per_step` at a time; the same ones in each repetition. */
 static int32_t feed(struct sharpi_model *model, struct sharpi_session **sessions, uint32_t batch, uint32_t n,
                     uint32_t per_step, struct sharpi_error *err)
 {

@@ -216,7 +216,7 @@ fi
 : >"$work/err"
 sed -e "s,@sysconfdir@,$work,g" -e "s,@plugindir@,$work,g" "$source/data/sharpi.ini.in" >"$work/sharpi.ini"
 for section in plugins model sampling server backend-cpu backend-cuda; do
-    "$sharpi" plugins --set "$section.what-there-is=1" 2>&1 | sed -n 's/ (file .*//; s/.*no such key; its keys are: //p' |
+    env -u SHARPI_PLUGINS_LOAD "$sharpi" plugins --set "$section.what-there-is=1" 2>&1 | sed -n 's/ (file .*//; s/.*no such key; its keys are: //p' |
         tr -s ', ' '\n'
 done >"$work/keys"
 [ "$(wc -l <"$work/keys")" -gt 50 ] || problem "the keys of sharpi.ini: $(cat "$work/keys")"
@@ -224,7 +224,7 @@ for key in $(tr _ - <"$work/keys"); do
     grep -q "^;$key = \|^;$key =\$" "$work/sharpi.ini" || problem "data/sharpi.ini.in lacks $key"
 done
 sed 's/^;\(\[.*\]\)$/\1/; s/^;\([a-z.-]* =\)/\1/' "$work/sharpi.ini" >"$work/all.ini"
-"$sharpi" plugins --config "$work/all.ini" >"$work/out" 2>"$work/err" || problem "sharpi.ini with every key set"
+env -u SHARPI_PLUGINS_LOAD "$sharpi" plugins --config "$work/all.ini" >"$work/out" 2>"$work/err" || problem "sharpi.ini with every key set"
 
 # ---- Man pages and completion name every command and every option of --help, and each page that is made gets installed
 options_of() { "$sharpi" "$1" --help | sed -n 's/^  \(-.,\|   \) --\([a-z0-9-]*\).*/\2/p'; }

@@ -29,11 +29,11 @@ static uint64_t parse_bytes(const char *text)
     return 0;
 }
 
-int32_t setting_memory_limit(const char *section, const char *value, uint64_t *limit,
-                             struct sharpi_error *err)
+int32_t setting_size(const char *section, const char *key, const char *value, uint64_t *n_bytes,
+                     struct sharpi_error *err)
 {
-    if (value && !(*limit = parse_bytes(value)))
-        return sharpi_fail(err, SHARPI_EINVAL, "[%s] memory_limit = %s: must be a size such as 12GiB",
-                           section, value);
+    if (value && !(*n_bytes = parse_bytes(value)))
+        return sharpi_fail(err, SHARPI_EINVAL, "[%s] %s = %s: must be a size such as 12GiB", section, key,
+                           value);
     return SHARPI_OK;
 }

@@ -4,9 +4,8 @@
 
 #include <sharpi/plugin/tensor.h>
 
-/* memory_limit of the section: "12GiB", "12282MiB", "12G", a number of bytes. NULL (not set) leaves *limit alone; 0 and
- * everything else is SHARPI_EINVAL. */
-int32_t setting_memory_limit(const char *section, const char *value, uint64_t *limit,
-                             struct sharpi_error *err);
+/* A size: "12GiB", "12282MiB", "12G", a number of bytes. NULL (not set) leaves *n_bytes alone; 0 and everything else is SHARPI_EINVAL. */
+int32_t setting_size(const char *section, const char *key, const char *value, uint64_t *n_bytes,
+                     struct sharpi_error *err);
 
 #endif

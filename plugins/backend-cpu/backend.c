@@ -67,8 +67,8 @@ static int32_t init(const struct sharpi_host *host, const struct sharpi_config *
     backend->isa_wanted = -1;
     if ((status = read_isa(host->config_get(config, "isa"), &backend->isa_wanted, err)) ||
         (status = read_threads(host->config_get(config, "threads"), &backend->n_threads, err)) ||
-        (status = setting_memory_limit("backend-cpu", host->config_get(config, "memory_limit"),
-                                       &backend->memory_limit, err)) ||
+        (status = setting_size("backend-cpu", "memory_limit", host->config_get(config, "memory_limit"),
+                               &backend->memory_limit, err)) ||
         (status = host->register_backend(host, &cpu_backend, backend, err))) {
         host->free(host, backend);
         return status;

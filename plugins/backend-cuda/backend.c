@@ -3,7 +3,6 @@
 
 #include "../backend-common/settings.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 /* 99 KiB, which every chip since 8.0 gives a block, to 227 KiB, which none exceeds. */
@@ -49,14 +48,14 @@ static int32_t read_switch(const char *key, const char *value, uint32_t *on, str
 
 static int32_t read_shared_memory(const char *value, uint32_t *n_bytes, struct sharpi_error *err)
 {
-    char *end = NULL;
-    const unsigned long n = value ? strtoul(value, &end, 10) : 0;
-    if (value && (*end || n < MIN_SHARED_BYTES || n > MAX_SHARED_BYTES))
+    uint64_t n = 0;
+    const int32_t status = setting_size("backend-cuda", "shared_memory", value, &n, err);
+    if (!status && value && (n < MIN_SHARED_BYTES || n > MAX_SHARED_BYTES))
         return sharpi_fail(err, SHARPI_EINVAL,
-                           "[backend-cuda] shared_memory = %s: must be bytes of a block from %d to %d", value,
-                           MIN_SHARED_BYTES, MAX_SHARED_BYTES);
+                           "[backend-cuda] shared_memory = %s: a block uses from %dK to %dK", value,
+                           MIN_SHARED_BYTES >> 10, MAX_SHARED_BYTES >> 10);
     *n_bytes = (uint32_t)n;
-    return SHARPI_OK;
+    return status;
 }
 
 static int32_t init(const struct sharpi_host *host, const struct sharpi_config *config, void **ctx,
@@ -68,8 +67,8 @@ static int32_t init(const struct sharpi_host *host, const struct sharpi_config *
         return sharpi_fail(err, SHARPI_ENOMEM, "no memory for the CUDA backend");
     backend->host = host;
     cuda_nvml_init(&backend->nvml);
-    if ((status = setting_memory_limit("backend-cuda", host->config_get(config, "memory_limit"),
-                                       &backend->memory_limit, err)) ||
+    if ((status = setting_size("backend-cuda", "memory_limit", host->config_get(config, "memory_limit"),
+                               &backend->memory_limit, err)) ||
         (status = read_switch("graphs", host->config_get(config, "graphs"), &backend->use_graphs, err)) ||
         (status = read_switch("overlap", host->config_get(config, "overlap"), &backend->use_overlap, err)) ||
         (status = read_switch("cublas", host->config_get(config, "cublas"), &backend->use_blas, err)) ||

@@ -145,26 +145,27 @@ static int32_t is_shared(int32_t index)
     return 1;
 }
 
-static int32_t check_device(struct sharpi_device *device, struct cudaDeviceProp *properties,
-                            struct sharpi_error *err)
+static int32_t check_device(struct sharpi_device *device, struct sharpi_error *err)
 {
-    const cudaError_t error = cudaGetDeviceProperties(properties, device->index);
+    struct cudaDeviceProp properties;
+    const cudaError_t error = cudaGetDeviceProperties(&properties, device->index);
     if (error)
         return cuda_fail(err, (int)error, "opening the device");
-    device->n_sms = (uint32_t)properties->multiProcessorCount;
+    device->n_sms = (uint32_t)properties.multiProcessorCount;
     device->shared_bytes =
-        (uint32_t)tighter(properties->sharedMemPerBlockOptin, device->backend->shared_bytes);
-    return check_capability(device->index, properties, err);
+        (uint32_t)tighter(properties.sharedMemPerBlockOptin, device->backend->shared_bytes);
+    device->compute_major = (uint32_t)properties.major;
+    return check_capability(device->index, &properties, err);
 }
 
 /* What this device and the code for it can do; after the context was made. */
-static int32_t choose_ways(struct sharpi_device *device, const struct cudaDeviceProp *properties,
-                           struct sharpi_error *err)
+static int32_t choose_ways(struct sharpi_device *device, struct sharpi_error *err)
 {
     int code = 0, error = code_compute_major(&code);
     if (error)
         return cuda_fail(err, error, "looking for this device's code in the CUDA backend");
-    device->compute_major = (uint32_t)(code < 9 ? code : properties->major);
+    if (code < 9)
+        device->compute_major = (uint32_t)code;
     device->overlap = device->backend->use_overlap && code >= 9;
     device->sequences = device->backend->use_sequences && code >= 9;
     device->takes_turns = device->sequences && !is_shared(device->index);
@@ -197,8 +198,7 @@ static void *load_blas(void *library)
 }
 
 /* libcublasLt is large: it is loaded by a thread of its own while the driver makes the context. */
-static int32_t make_contexts(struct sharpi_device *device, const struct cudaDeviceProp *properties,
-                             int *has_blas, struct sharpi_error *err)
+static int32_t make_contexts(struct sharpi_device *device, int *has_blas, struct sharpi_error *err)
 {
     const int32_t use_blas = (int32_t)device->backend->use_blas;
     void *library = NULL;
@@ -208,7 +208,7 @@ static int32_t make_contexts(struct sharpi_device *device, const struct cudaDevi
     if (threaded)
         pthread_join(thread, NULL);
     if (!status)
-        status = choose_ways(device, properties, err);
+        status = choose_ways(device, err);
     if (!status) {
         const struct matmul_options options = {.device = device->index,
                                                .overlap = device->overlap,
@@ -223,13 +223,12 @@ static int32_t make_contexts(struct sharpi_device *device, const struct cudaDevi
 static int32_t open_device(struct sharpi_device *device, struct sharpi_error *err)
 {
     struct cuda_backend *backend = device->backend;
-    struct cudaDeviceProp properties;
     uint64_t before = 0, after = 0;
     int32_t status;
     int has_blas = 0;
-    if ((status = check_device(device, &properties, err)) ||
+    if ((status = check_device(device, err)) ||
         (status = cuda_available(backend, device->index, &before, err)) ||
-        (status = make_contexts(device, &properties, &has_blas, err)) ||
+        (status = make_contexts(device, &has_blas, err)) ||
         (status = cuda_available(backend, device->index, &after, err)))
         return status;
     device->runtime_bytes = before > after ? before - after : 0;

@@ -200,10 +200,10 @@ int choose_stages(const sharpi_kv_cuda_args &a, const void *kernel, uint32_t &n_
         (error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device)) ||
         (error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most)))
         return error;
-    /* a block takes 1 KiB more than it asks for, and a multiprocessor has that much more than one block can ask for */
-    const uint32_t limit = a.shared_bytes && a.shared_bytes < (uint32_t)most ? a.shared_bytes : (uint32_t)most,
-                   share = (limit + 1024) / Shape::blocks_per_sm - 1024, d = a.head_dim;
-    n_stages = stages_in<F, Shape>(share, d);
+    const uint32_t limit =
+                       a.shared_bytes && a.shared_bytes < (uint32_t)most ? a.shared_bytes : (uint32_t)most,
+                   d = a.head_dim;
+    n_stages = stages_in<F, Shape>(shared_share(limit, Shape::blocks_per_sm), d);
     if (!n_stages)
         n_stages = stages_in<F, Shape>(limit, d);
     n_bytes = Shape::fixed_bytes(d) + n_stages * 2 * F::tile_bytes(d);

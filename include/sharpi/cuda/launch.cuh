@@ -26,6 +26,13 @@ __device__ inline void launch_next(void)
 #endif
 }
 
+/* Shared memory that each of n_blocks on one multiprocessor may ask for, where a single one may ask for `most`: a block takes 1 KiB more than it
+ * asks for, and a multiprocessor has that much more than one block can ask for. */
+inline uint32_t shared_share(uint32_t most, uint32_t n_blocks)
+{
+    return (most + 1024) / n_blocks - 1024;
+}
+
 template <class... Args>
 int launch(void (*kernel)(Args...), dim3 grid, uint32_t n_threads, uint32_t shared_bytes, cudaStream_t stream,
            bool overlaps, Args... args)

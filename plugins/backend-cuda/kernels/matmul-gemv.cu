@@ -14,8 +14,6 @@
 
 enum { GEMV_WARPS = 8, GEMV_THREADS = 32 * GEMV_WARPS, GEMV_MAX_STAGES = 4 };
 enum { GEMV_MAX_SLAB = 4352 };
-/* A block takes this much more shared memory than it asks for, and a multiprocessor has that much more than one block can ask for. */
-enum { GEMV_SYSTEM_SHARED = 1024 };
 
 struct gemv_part {
     const uint8_t *data;
@@ -339,11 +337,6 @@ static int mode_of(uint32_t n_rows, int is_float)
     return n_rows <= 1 ? GEMV_Q1 : n_rows <= 2 ? GEMV_Q2 : n_rows <= 4 ? GEMV_Q4 : GEMV_Q8;
 }
 
-static uint32_t shared_limit(const struct matmul_context *ctx, int blocks)
-{
-    return (uint32_t)((ctx->shared_bytes + GEMV_SYSTEM_SHARED) / blocks - GEMV_SYSTEM_SHARED);
-}
-
 extern "C" int matmul_gemv_prepare(const struct matmul_context *ctx)
 {
     for (int mode = GEMV_Q1; mode <= GEMV_FLOAT_MMA; mode++) {
@@ -409,7 +402,9 @@ static int gemv_go(const struct matmul_context *ctx, gemv_params *a, int mode, i
     uint32_t sums = 2 * GEMV_WARPS * a->n_passes * tokens * 16 * sizeof(float);
     a->stage_bytes = stage;
     for (int per_sm = mode_blocks(mode); per_sm > 0 && a->n_stages < 2; per_sm--)
-        a->n_stages = min((uint32_t)GEMV_MAX_STAGES, (shared_limit(ctx, per_sm) - sums) / GEMV_WARPS / stage);
+        a->n_stages = min((uint32_t)GEMV_MAX_STAGES,
+                          (sharpi::shared_share((uint32_t)ctx->shared_bytes, (uint32_t)per_sm) - sums) /
+                              GEMV_WARPS / stage);
     if (a->n_stages == 0)
         return (int)cudaErrorInvalidConfiguration;
     uint32_t blocks = min((uint32_t)(ctx->n_sms * ctx->gemv_blocks), a->n_units);

@@ -32,7 +32,7 @@ extern "C" int matmul_tile_prepare(struct matmul_context *ctx)
     for (int size = 0; size < TILE_SIZES; size++) {                                                          \
         e = (int)cudaFuncSetAttribute((const void *)kernels_of(TYPE)->kernel[size],                          \
                                       cudaFuncAttributeMaxDynamicSharedMemorySize,                           \
-                                      ctx->device_shared - (int)round_1024(sizeof(struct tile_shared)));      \
+                                      ctx->device_shared - (int)round_1024(sizeof(struct tile_shared)));     \
         if (e)                                                                                               \
             return e;                                                                                        \
     }
