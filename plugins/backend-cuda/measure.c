@@ -1,5 +1,5 @@
-/* What the GPU can do at best: copying within its memory, and a large bf16 product. Memory for it is taken and given back; rates for which there is none left stay
- * unknown. */
+/* What the GPU can do at best: copying within its memory, and a large bf16 product. Memory for it is taken and given back; a rate for
+ * which there is none left stays unknown. */
 #include "device.h"
 
 #include "kernels/matmul.h"
