@@ -28,6 +28,9 @@ const int32_t all_types[] = {SHARPI_TYPE_F32,  SHARPI_TYPE_F16,    SHARPI_TYPE_B
                              SHARPI_TYPE_Q6_K, SHARPI_TYPE_IQ4_NL, SHARPI_TYPE_IQ4_XS, SHARPI_TYPE_MXFP4};
 const int n_types = sizeof all_types / sizeof all_types[0];
 
+/* KERNELS_QUICK in the environment: few and small products, for runs under a memory checker. */
+const int quick = getenv("KERNELS_QUICK") != NULL;
+
 /* MATMUL_TYPES in the environment names the types to look at; unset: all. */
 int wanted(int32_t type)
 {
@@ -197,21 +200,16 @@ __global__ void reference_kernel(const float *w, const float *x, double *out, do
 {
     const float *wr = w + blockIdx.x * n_in, *xr = x + blockIdx.y * n_in;
     double sum = 0, squares = 0;
-    __shared__ double part[2][128];
-    for (uint64_t i = threadIdx.x; i < n_in; i += 128) {
+    for (uint64_t i = threadIdx.x; i < n_in; i += 32) {
         double p = (double)wr[i] * (double)xr[i];
         sum += p;
         squares += p * p;
     }
-    part[0][threadIdx.x] = sum;
-    part[1][threadIdx.x] = squares;
-    __syncthreads();
+    for (int other = 16; other; other /= 2) {
+        sum += __shfl_xor_sync(~0u, sum, other);
+        squares += __shfl_xor_sync(~0u, squares, other);
+    }
     if (threadIdx.x == 0) {
-        sum = squares = 0;
-        for (int i = 0; i < 128; i++) {
-            sum += part[0][i];
-            squares += part[1][i];
-        }
         out[blockIdx.y * n_out + blockIdx.x] = sum;
         size[blockIdx.y * n_out + blockIdx.x] = sqrt(squares);
     }
@@ -233,8 +231,8 @@ void reference(const float *w_dev, const float *x_dev, double *out, double *size
     double *dev;
     uint64_t n = n_out * n_rows;
     OK(cudaMalloc(&dev, 2 * n * 8));
-    reference_kernel<<<dim3((uint32_t)n_out, (uint32_t)n_rows), 128>>>(w_dev, x_dev, dev, dev + n, n_in,
-                                                                       n_out);
+    reference_kernel<<<dim3((uint32_t)n_out, (uint32_t)n_rows), 32>>>(w_dev, x_dev, dev, dev + n, n_in,
+                                                                      n_out);
     OK(cudaMemcpy(out, dev, n * 8, cudaMemcpyDeviceToHost));
     OK(cudaMemcpy(size, dev + n, n * 8, cudaMemcpyDeviceToHost));
     cudaFree(dev);
@@ -439,7 +437,7 @@ int check_type(const bench_context *b, int32_t type, uint32_t min_rows, uint32_t
             fail += check_repack(type, whole_blocks(type, s[0]), s[1]);
     for (auto &s : sizes) {
         for (auto &r : rows) {
-            if (r[0] < min_rows || r[0] > max_rows || (getenv("MATMUL_SMALL") && s[0] * s[1] * r[0] > 100000))
+            if (r[0] < min_rows || r[0] > max_rows || (quick && s[0] * s[1] * r[0] > 50000))
                 continue;
             uint64_t n_in = whole_blocks(type, s[0]);
             double *worst = r[0] <= 8 ? &worst_few : &worst_many;
@@ -469,7 +467,7 @@ int check_tiles(const bench_context *b, int32_t type, uint32_t max_rows)
     if (!wanted(type) || type == SHARPI_TYPE_F32)
         return 0;
     for (uint32_t r : rows) {
-        if (r > max_rows || (getenv("MATMUL_SMALL") && r > 33))
+        if (r > max_rows || (quick && r != 9 && r != 33))
             continue;
         fail += check_product(b, {type, -1, whole_blocks(type, 1056), 85, r, r, MATMUL_ADD, 1, 0}, &worst);
         fail += check_product(
@@ -478,7 +476,7 @@ int check_tiles(const bench_context *b, int32_t type, uint32_t max_rows)
             &worst);
     }
     for (uint32_t r : {24u, 64u, 128u}) {
-        if (r > max_rows || getenv("MATMUL_SMALL"))
+        if (r > max_rows || quick)
             continue;
         fail += check_product(b, {type, type, 512, 20000, r, r, MATMUL_STORE, 0, SHARPI_ACT_SILU}, &worst);
         fail += check_product(b, {type, -1, 512, 40001, r, r, MATMUL_STORE, 1, 0}, &worst);
@@ -492,8 +490,8 @@ int check_cuts(const bench_context *b)
 {
     int fail = 0;
     double worst = 0;
-    for (uint32_t groups = 4; groups <= 16; groups += 4) {
-        for (uint32_t split = 1; split <= 8; split++) {
+    for (uint32_t groups = 4; groups <= 16; groups += quick ? 12 : 4) {
+        for (uint32_t split = 1; split <= 8; split += quick ? 7 : 1) {
             b->ctx->wide_groups = groups;
             b->ctx->wide_split = split;
             for (uint32_t r : {16u, 60u}) {
@@ -550,7 +548,7 @@ int check_mixed(const bench_context *b, uint32_t min_rows, uint32_t max_rows)
     double worst = 0;
     static const uint32_t rows[] = {1, 2, 7, 40, 300};
     for (uint32_t r : rows) {
-        if (r < min_rows || r > max_rows)
+        if (r < min_rows || r > max_rows || (quick && r > 40))
             continue;
         fail += check_product(b, {SHARPI_TYPE_Q4_K, SHARPI_TYPE_Q6_K, 2048, 130, r, r, MATMUL_STORE, 1, 0},
                               &worst);
@@ -697,7 +695,7 @@ int check_mixtures(const bench_context *b)
             fail += check_mixture(b, {type, n_in, 50, 16, 1, 4, 0, a, glu}, &worst[0]);
             fail += check_mixture(b, {type, n_in, 72, 9, 7, 3, 0, a, !glu}, &worst[0]);
             fail += check_mixture(b, {type, n_in, 50, 16, 1, 4, 1, a, glu}, &worst[1]);
-            fail += check_mixture(b, {type, n_in, 150, 11, 100, 4, 1, a, !glu}, &worst[1]);
+            fail += check_mixture(b, {type, n_in, 150, 11, quick ? 40u : 100, 4, 1, a, !glu}, &worst[1]);
         }
         printf("mixture %-7s worst error: %.1e few, %.1e sorted\n", sharpi_type_info(type)->name, worst[0],
                worst[1]);
@@ -961,8 +959,7 @@ void bench_all(const bench_context *b, uint32_t min_rows, uint32_t max_rows)
 
 } // namespace
 
-/* MATMUL_MIN_ROWS and MATMUL_MAX_ROWS in the environment limit the rows, MATMUL_SMALL
- * leaves out large products: for runs under a memory checker. */
+/* MATMUL_MIN_ROWS and MATMUL_MAX_ROWS in the environment limit the rows. */
 int test_matmul(int bench)
 {
     bench_context b = {};
@@ -1001,7 +998,7 @@ int test_matmul(int bench)
         }
         if (b.ctx->wide && v == 0 && max_rows >= 64)
             fail += check_cuts(&b);
-        for (uint32_t r : {5u, 20u, 64u, 128u})
+        for (uint32_t r : {5u, 20u, 64u, quick ? 5u : 128u})
             if (r >= min_rows && r <= max_rows)
                 fail += check_same(&b, SHARPI_TYPE_Q4_0, r) + check_same(&b, SHARPI_TYPE_Q6_K, r);
         fail += check_mixed(&b, v ? 9 : min_rows, max_rows);
