@@ -116,17 +116,21 @@ static void seq_print_launch(const seq_times &t, seq_time begin, seq_time end)
 extern "C" void sequence_trace_print(void)
 {
     static seq_times t[SEQ_TRACE_LAUNCHES];
-    uint32_t first = 0; /* the launch that is longest ago */
+    uint32_t order[SEQ_TRACE_LAUNCHES], n = 0; /* by when they were entered, without those that were not noted */
     if (cudaMemcpyFromSymbol(t, seq_noted, sizeof t) != cudaSuccess)
         return;
-    for (uint32_t k = 1; k < SEQ_TRACE_LAUNCHES; k++)
-        first = t[k].entries[0][SEQ_ENTERS] < t[first].entries[0][SEQ_ENTERS] ? k : first;
-    const seq_time begin = t[first].entries[0][SEQ_ENTERS] - 5000;
-    for (uint32_t k = 0; k < SEQ_TRACE_LAUNCHES; k++) { /* up to when the next one really begins */
-        const seq_times &next = t[(first + k + 1) % SEQ_TRACE_LAUNCHES];
-        seq_print_launch(t[(first + k) % SEQ_TRACE_LAUNCHES], begin,
-                         k + 1 < SEQ_TRACE_LAUNCHES ? next.entries[0][SEQ_ENTERED] : ~0ull);
+    for (uint32_t k = 0; k < SEQ_TRACE_LAUNCHES; k++) {
+        uint32_t at = n;
+        if (t[k].entries[0][SEQ_ENTERS] == 0)
+            continue;
+        for (; at && t[order[at - 1]].entries[0][SEQ_ENTERS] > t[k].entries[0][SEQ_ENTERS]; at--)
+            order[at] = order[at - 1];
+        order[at] = k;
+        n++;
     }
+    for (uint32_t i = 0; i < n; i++) /* up to when the next one really begins */
+        seq_print_launch(t[order[i]], t[order[0]].entries[0][SEQ_ENTERS] - 5000,
+                         i + 1 < n ? t[order[i + 1]].entries[0][SEQ_ENTERED] : ~0ull);
 }
 #else
 static __device__ __forceinline__ void seq_note(const seq_params &, uint32_t, int)
