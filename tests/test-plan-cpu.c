@@ -2,6 +2,7 @@
 #include <CUnit/Basic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "fixtures.h"
 #include "plan-world.h"
@@ -51,6 +52,12 @@ static struct sharpi_model *load(struct sharpi_engine *with, const char *path,
     return model;
 }
 
+static uint64_t file_bytes(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) == 0 ? (uint64_t)status.st_size : 0;
+}
+
 static void check_model(const char *path, const struct sharpi_model_options *options)
 {
     struct sharpi_error err = SHARPI_ERROR_INIT;
@@ -68,6 +75,7 @@ static void check_model(const char *path, const struct sharpi_model_options *opt
     CU_ASSERT_EQUAL(info.kv_bytes, p->kv_bytes);
     CU_ASSERT_EQUAL(info.weight_bytes, p->weight_bytes);
     CU_ASSERT_EQUAL(info.mapped_bytes, p->mapped_bytes);
+    CU_ASSERT(p->mapped_bytes <= file_bytes(path)); /* what many layers look up is there once */
     CU_ASSERT_EQUAL(info.scratch_bytes, p->scratch_bytes);
     /* What the device has given out: KV blocks in whole pages, weights and scratch as the program said. */
     CU_ASSERT_EQUAL(loaded->device->used_bytes, rounded_bytes + p->weight_bytes + p->scratch_bytes);

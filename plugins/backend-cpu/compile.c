@@ -1,19 +1,38 @@
 /* Compiling a range of the graph: runs the stages with this backend's traits, answers what they come to. Arithmetic only. */
 #include "compile.h"
 
-/* Counts the tables that are looked up in the file mapping. */
+static int32_t looks_up(const struct node *node)
+{
+    return node->kind == NODE_EMBED || node->kind == NODE_ROW_GATHER || node->kind == NODE_CUSTOM;
+}
+
+/* Whether a node before number `end`, or a product, uses the tensor in the file mapping. */
+static int32_t is_mapped_already(const struct sharpi_program *program, const struct sharpi_tensor *tensor,
+                                 uint32_t end)
+{
+    for (uint32_t w = 0; w < program->n_weights; w++) {
+        if (program->weights[w].tensor == tensor && !program->weights[w].packed_bytes)
+            return 1;
+    }
+    for (uint32_t i = 0; i < end; i++) {
+        const struct node *node = &program->flow.nodes[i];
+        for (uint32_t k = 0; k < SHARPI_OP_MAX_WEIGHTS && looks_up(node); k++) {
+            if (node->op->w[k] == tensor)
+                return 1;
+        }
+    }
+    return 0;
+}
+
+/* Counts the tables that are looked up in the file mapping, each once, however many layers have their rows in it. */
 static void count_mapped(struct sharpi_program *program)
 {
     for (uint32_t i = 0; i < program->flow.n_nodes; i++) {
         const struct node *node = &program->flow.nodes[i];
-        uint32_t used = 0;
-        if (node->kind != NODE_EMBED && node->kind != NODE_ROW_GATHER && node->kind != NODE_CUSTOM)
-            continue;
-        for (uint32_t k = 0; k < SHARPI_OP_MAX_WEIGHTS; k++) {
-            for (uint32_t w = 0; w < program->n_weights && node->op->w[k]; w++)
-                used |= program->weights[w].tensor == node->op->w[k] && !program->weights[w].packed_bytes;
-            if (node->op->w[k] && !used)
-                program->mapped_bytes += node->op->w[k]->n_bytes;
+        for (uint32_t k = 0; k < SHARPI_OP_MAX_WEIGHTS && looks_up(node); k++) {
+            const struct sharpi_tensor *tensor = node->op->w[k];
+            if (tensor && !is_mapped_already(program, tensor, i))
+                program->mapped_bytes += tensor->n_bytes;
         }
     }
 }
