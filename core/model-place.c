@@ -280,14 +280,18 @@ static void measure(struct placing *p, const struct sharpi_placement *placement)
     struct sharpi_plan_request *r = &p->planning.request;
     for (uint32_t d = 0; d <= r->n_devices && r->n_measures < MAX_MEASURES; d++) {
         const struct sharpi_model_device *device = &p->model->devices[d];
+        const uint32_t first = d ? placement->ends[d - 1] : 0,
+                       end = d < r->n_devices ? placement->ends[d] : r->desc->n_layers + 2;
+        const uint64_t again = sharpi_plan_tables_again(r->weights, first, end),
+                       mapped = device->memory.mapped_bytes;
         if (device->n_parts)
             p->measures[r->n_measures++] = (struct sharpi_plan_measure){
                 .device = d,
-                .first_segment = d ? placement->ends[d - 1] : 0,
-                .end_segment = d < r->n_devices ? placement->ends[d] : r->desc->n_layers + 2,
+                .first_segment = first,
+                .end_segment = end,
                 .n_expert_layers = placement->n_expert_layers,
                 .weight_bytes = device->memory.weight_bytes,
-                .mapped_bytes = device->memory.mapped_bytes,
+                .mapped_bytes = mapped > again ? mapped - again : 0, /* as the devices before count them */
                 .scratch_bytes = device->memory.scratch_bytes};
     }
     r->measures = p->measures;

@@ -202,6 +202,16 @@ static uint64_t count_parameters(const struct sharpi_gguf *gguf)
 }
 
 /* What sharpi_model_get_info copies as much of as the caller has room for. */
+/* Of weights used in the file mapping, each once, whichever devices use them. */
+static uint64_t mapped_bytes(const struct sharpi_model *model)
+{
+    for (uint32_t i = 0; model->plan && i < model->plan->n_parts; i++) {
+        if (model->plan->parts[i].host)
+            return model->plan->parts[i].mapped_bytes;
+    }
+    return model->memory.mapped_bytes;
+}
+
 static void fill_info(const struct sharpi_model *model, struct sharpi_model_info *info)
 {
     const struct sharpi_gguf *gguf = sharpi_model_file_gguf(model->file);
@@ -221,7 +231,7 @@ static void fill_info(const struct sharpi_model *model, struct sharpi_model_info
                                        .path = sharpi_model_file_path(model->file),
                                        .file_bytes = sharpi_gguf_file_bytes(gguf),
                                        .weight_bytes = model->memory.weight_bytes,
-                                       .mapped_bytes = model->memory.mapped_bytes,
+                                       .mapped_bytes = mapped_bytes(model),
                                        .kv_bytes = model->kv_bytes,
                                        .scratch_bytes = model->memory.scratch_bytes,
                                        .n_parameters = count_parameters(gguf)};

@@ -107,3 +107,20 @@ uint64_t sharpi_plan_host_weights(const struct sharpi_plan_weights *weights, uin
     }
     return sum;
 }
+
+uint64_t sharpi_plan_tables_again(const struct sharpi_plan_weights *weights, uint32_t first, uint32_t end)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0, next; i < weights->n; i = next) {
+        int32_t before = 0, within = 0;
+        next = end_of_tensor(weights, i);
+        for (uint32_t k = i; k < next; k++) {
+            const struct sharpi_plan_weight *w = &weights->items[k];
+            before |= w->use == SHARPI_USE_GATHER && w->segment < first;
+            within |= w->use == SHARPI_USE_GATHER && w->segment >= first && w->segment < end;
+        }
+        if (before && within)
+            sum = sharpi_plan_add(sum, weights->items[i].tensor->n_bytes);
+    }
+    return sum;
+}

@@ -86,6 +86,9 @@ uint64_t sharpi_plan_device_weights(const struct sharpi_plan_weights *weights, u
 uint64_t sharpi_plan_host_weights(const struct sharpi_plan_weights *weights, uint32_t first,
                                   uint32_t n_expert_layers, uint64_t *mapped);
 
+/* Bytes of the tables that both segments [first, end) and segments before them look up. */
+uint64_t sharpi_plan_tables_again(const struct sharpi_plan_weights *weights, uint32_t first, uint32_t end);
+
 /* ---- Request */
 
 struct sharpi_plan_device {
