@@ -201,7 +201,6 @@ static uint64_t count_parameters(const struct sharpi_gguf *gguf)
     return n;
 }
 
-/* What sharpi_model_get_info copies as much of as the caller has room for. */
 /* Of weights used in the file mapping, each once, whichever devices use them. */
 static uint64_t mapped_bytes(const struct sharpi_model *model)
 {
@@ -212,6 +211,7 @@ static uint64_t mapped_bytes(const struct sharpi_model *model)
     return model->memory.mapped_bytes;
 }
 
+/* What sharpi_model_get_info copies as much of as the caller has room for. */
 static void fill_info(const struct sharpi_model *model, struct sharpi_model_info *info)
 {
     const struct sharpi_gguf *gguf = sharpi_model_file_gguf(model->file);

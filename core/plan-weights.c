@@ -53,35 +53,46 @@ void sharpi_plan_weights_finish(struct sharpi_plan_weights *weights)
     weights->n = 0;
 }
 
-/* End of the items that share the tensor of item `i`. */
-static uint32_t end_of_tensor(const struct sharpi_plan_weights *weights, uint32_t i)
-{
-    uint32_t end = i + 1;
-    while (end < weights->n && weights->items[end].tensor == weights->items[i].tensor)
-        end++;
-    return end;
-}
-
 /* Experts of layer s - 1 stay on the host. */
 static int32_t is_host_expert(const struct sharpi_plan_weight *w, uint32_t n_expert_layers)
 {
     return w->use == SHARPI_USE_EXPERT && w->segment >= 1 && w->segment - 1 < n_expert_layers;
 }
 
+enum {
+    HELD = 1,        /* in segments [first, end), other than as a host's expert */
+    HOST_EXPERT = 2, /* anywhere */
+    LOOKED_UP = 4,   /* in segments [first, end) */
+    LOOKED_UP_BEFORE = 8,
+};
+
+/* How the tensor of item *i is used, seen from segments [first, end). Moves *i to the next tensor. */
+static uint32_t uses_of(const struct sharpi_plan_weights *weights, uint32_t *i, uint32_t first, uint32_t end,
+                        uint32_t n_expert_layers)
+{
+    const struct sharpi_tensor *tensor = weights->items[*i].tensor;
+    uint32_t uses = 0;
+    for (; *i < weights->n && weights->items[*i].tensor == tensor; ++*i) {
+        const struct sharpi_plan_weight *w = &weights->items[*i];
+        const int32_t within = w->segment >= first && w->segment < end;
+        if (w->use == SHARPI_USE_GATHER)
+            uses |= within ? LOOKED_UP : w->segment < first ? LOOKED_UP_BEFORE : 0;
+        else if (is_host_expert(w, n_expert_layers))
+            uses |= HOST_EXPERT;
+        else
+            uses |= within ? HELD : 0;
+    }
+    return uses;
+}
+
 uint64_t sharpi_plan_device_weights(const struct sharpi_plan_weights *weights, uint32_t first, uint32_t end,
                                     uint32_t n_expert_layers)
 {
     uint64_t sum = 0;
-    for (uint32_t i = 0, next; i < weights->n; i = next) {
-        int32_t used = 0;
-        next = end_of_tensor(weights, i);
-        for (uint32_t k = i; k < next; k++) {
-            const struct sharpi_plan_weight *w = &weights->items[k];
-            used |= w->use != SHARPI_USE_GATHER && w->segment >= first && w->segment < end &&
-                    !is_host_expert(w, n_expert_layers);
-        }
-        if (used)
-            sum = sharpi_plan_add(sum, weights->items[i].tensor->n_bytes);
+    for (uint32_t i = 0; i < weights->n;) {
+        const uint64_t n_bytes = weights->items[i].tensor->n_bytes;
+        if (uses_of(weights, &i, first, end, n_expert_layers) & HELD)
+            sum = sharpi_plan_add(sum, n_bytes);
     }
     return sum;
 }
@@ -91,19 +102,13 @@ uint64_t sharpi_plan_host_weights(const struct sharpi_plan_weights *weights, uin
 {
     uint64_t sum = 0;
     *mapped = 0;
-    for (uint32_t i = 0, next; i < weights->n; i = next) {
-        int32_t used = 0, gathered = 0;
-        next = end_of_tensor(weights, i);
-        for (uint32_t k = i; k < next; k++) {
-            const struct sharpi_plan_weight *w = &weights->items[k];
-            gathered |= w->use == SHARPI_USE_GATHER;
-            used |=
-                w->use != SHARPI_USE_GATHER && (w->segment >= first || is_host_expert(w, n_expert_layers));
-        }
-        if (used)
-            sum = sharpi_plan_add(sum, weights->items[i].tensor->n_bytes);
-        else if (gathered)
-            *mapped = sharpi_plan_add(*mapped, weights->items[i].tensor->n_bytes);
+    for (uint32_t i = 0; i < weights->n;) {
+        const uint64_t n_bytes = weights->items[i].tensor->n_bytes;
+        const uint32_t uses = uses_of(weights, &i, first, UINT32_MAX, n_expert_layers);
+        if (uses & (HELD | HOST_EXPERT))
+            sum = sharpi_plan_add(sum, n_bytes);
+        else if (uses)
+            *mapped = sharpi_plan_add(*mapped, n_bytes);
     }
     return sum;
 }
@@ -111,16 +116,11 @@ uint64_t sharpi_plan_host_weights(const struct sharpi_plan_weights *weights, uin
 uint64_t sharpi_plan_tables_again(const struct sharpi_plan_weights *weights, uint32_t first, uint32_t end)
 {
     uint64_t sum = 0;
-    for (uint32_t i = 0, next; i < weights->n; i = next) {
-        int32_t before = 0, within = 0;
-        next = end_of_tensor(weights, i);
-        for (uint32_t k = i; k < next; k++) {
-            const struct sharpi_plan_weight *w = &weights->items[k];
-            before |= w->use == SHARPI_USE_GATHER && w->segment < first;
-            within |= w->use == SHARPI_USE_GATHER && w->segment >= first && w->segment < end;
-        }
-        if (before && within)
-            sum = sharpi_plan_add(sum, weights->items[i].tensor->n_bytes);
+    for (uint32_t i = 0; i < weights->n;) {
+        const uint64_t n_bytes = weights->items[i].tensor->n_bytes;
+        const uint32_t uses = uses_of(weights, &i, first, end, 0);
+        if (uses & LOOKED_UP && uses & LOOKED_UP_BEFORE)
+            sum = sharpi_plan_add(sum, n_bytes);
     }
     return sum;
 }
