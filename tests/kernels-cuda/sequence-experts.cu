@@ -21,7 +21,7 @@ namespace
 struct shape {
     const char *name;
     uint32_t width, n_ff, n_experts, n_used;
-    int32_t type, type_down, activation;
+    int32_t type, type_up, type_down, activation;
     int softmax_after, renormalize;
     int stores_rows; /* no step that adds experts up follows */
     int moves_sum;   /* the residual goes where the hidden rows were */
@@ -165,7 +165,7 @@ void make_mixture(mixture *m, const shape *s)
     m->o = make_stack(s->type, d, d, 1);
     m->router = make_stack(SHARPI_TYPE_F32, d, s->n_experts, 1);
     m->gate = make_stack(s->type, d, s->n_ff, s->n_experts);
-    m->up = make_stack(s->type, d, s->n_ff, s->n_experts);
+    m->up = make_stack(s->type_up, d, s->n_ff, s->n_experts);
     m->down = make_stack(s->type_down, s->n_ff, d, s->n_experts);
     m->q = make_stack(s->type, d, d, 1);
     make_steps(m);
@@ -349,15 +349,24 @@ int check_shape(mixture *m, const shape *s, int bench)
 int test_experts(int bench)
 {
     static const shape shapes[] = {
-        {"8 of 128", 2048, 512, 128, 8, SHARPI_TYPE_Q4_K, SHARPI_TYPE_Q6_K, SHARPI_ACT_SILU, 0, 1, 0, 0},
-        {"residual moves", 2048, 768, 16, 8, SHARPI_TYPE_Q4_0, SHARPI_TYPE_Q4_0, SHARPI_ACT_SILU, 0, 1, 0, 1},
-        {"all added up later", 2048, 768, 24, 8, SHARPI_TYPE_Q4_0, SHARPI_TYPE_Q4_0, SHARPI_ACT_SILU, 0, 0,
-         1},
-        {"wide", 4096, 1408, 9, 4, SHARPI_TYPE_Q8_0, SHARPI_TYPE_Q8_0, SHARPI_ACT_GELU_TANH, 0, 0, 0, 0},
-        {"many used", 1024, 512, 32, 16, SHARPI_TYPE_Q8_0, SHARPI_TYPE_Q8_0, SHARPI_ACT_SILU, 1, 0, 0, 0},
-        {"2 of 350, 16 bits", 256, 64, 350, 2, SHARPI_TYPE_BF16, SHARPI_TYPE_BF16, SHARPI_ACT_SILU, 0, 1, 1,
-         0},
-        {"narrow", 64, 96, 3, 3, SHARPI_TYPE_Q8_0, SHARPI_TYPE_Q8_0, SHARPI_ACT_SILU, 0, 1, 0, 0},
+        {"8 of 128", 2048, 512, 128, 8, SHARPI_TYPE_Q4_K, SHARPI_TYPE_Q4_K, SHARPI_TYPE_Q6_K, SHARPI_ACT_SILU,
+         0, 1, 0, 0},
+        {"residual moves", 2048, 768, 16, 8, SHARPI_TYPE_Q4_0, SHARPI_TYPE_Q4_0, SHARPI_TYPE_Q4_0,
+         SHARPI_ACT_SILU, 0, 1, 0, 1},
+        {"all added up later", 2048, 768, 24, 8, SHARPI_TYPE_Q4_0, SHARPI_TYPE_Q4_0, SHARPI_TYPE_Q4_0,
+         SHARPI_ACT_SILU, 0, 0, 1},
+        {"wide", 4096, 1408, 9, 4, SHARPI_TYPE_Q8_0, SHARPI_TYPE_Q8_0, SHARPI_TYPE_Q8_0, SHARPI_ACT_GELU_TANH,
+         0, 0, 0, 0},
+        {"many used", 1024, 512, 32, 16, SHARPI_TYPE_Q8_0, SHARPI_TYPE_Q8_0, SHARPI_TYPE_Q8_0,
+         SHARPI_ACT_SILU, 1, 0, 0, 0},
+        {"2 of 350, 16 bits", 256, 64, 350, 2, SHARPI_TYPE_BF16, SHARPI_TYPE_BF16, SHARPI_TYPE_BF16,
+         SHARPI_ACT_SILU, 0, 1, 1, 0},
+        {"narrow", 64, 96, 3, 3, SHARPI_TYPE_Q8_0, SHARPI_TYPE_Q8_0, SHARPI_TYPE_Q8_0, SHARPI_ACT_SILU, 0, 1,
+         0, 0},
+        {"wide experts", 2048, 1024, 16, 8, SHARPI_TYPE_Q4_0, SHARPI_TYPE_Q4_0, SHARPI_TYPE_Q4_0,
+         SHARPI_ACT_SILU, 0, 1, 0, 0},
+        {"gate q4_k, up q6_k", 2048, 512, 16, 8, SHARPI_TYPE_Q4_K, SHARPI_TYPE_Q6_K, SHARPI_TYPE_Q4_K,
+         SHARPI_ACT_SILU, 0, 1, 0, 0},
     };
     mixture m = {};
     int bad = open_world(&m, 2 << 20);

@@ -473,6 +473,8 @@ int test_sequence(int bench)
          SHARPI_ACT_GELU_TANH, 0, 1, 0, 1},
         {"q4_k q6_k", 2048, 6144, 128, 32, 4, SHARPI_TYPE_Q4_K, SHARPI_TYPE_Q6_K, SHARPI_ACT_SILU, 1, 1},
         {"q8_0", 2560, 10240, 256, 8, 2, SHARPI_TYPE_Q8_0, SHARPI_TYPE_Q8_0, SHARPI_ACT_GELU_TANH, 0, 0},
+        {"q8_0, part of a slab", 2560, 1472, 256, 8, 2, SHARPI_TYPE_Q8_0, SHARPI_TYPE_Q8_0,
+         SHARPI_ACT_GELU_TANH, 0, 0, 0, 0, CODES},
         {"bf16", 1024, 3072, 64, 16, 8, SHARPI_TYPE_BF16, SHARPI_TYPE_F16, SHARPI_ACT_SILU, 1, 1},
         {"16-bit and quantized", 1024, 3072, 64, 16, 8, SHARPI_TYPE_Q8_0, SHARPI_TYPE_BF16, SHARPI_ACT_SILU,
          0, 1},
