@@ -124,10 +124,10 @@ struct tensor_block
         /* few products depend on each other: with one row tile there are four chains of sums */
         constexpr uint32_t n_chains = MT == 1 ? 4 : 1;
         float chain[n_chains][MT][shape::n_tiles][4] = {};
-#pragma unroll 4
+#pragma unroll(MT == 1 ? 16 : 4)
         for (uint32_t i_block = 0; i_block < D / 32 / shape::k_parts; i_block++) {
             const uint32_t block = first + i_block;
-            if (block * 32 >= d)
+            if (fixed_d != D && block * 32 >= d)
                 break;
             uint32_t b[shape::n_tiles][2][2];
 #pragma unroll
@@ -267,7 +267,7 @@ struct tensor_block
 #pragma unroll
             for (uint32_t c = 0; c < shape::col_blocks; c++) {
                 const uint32_t col = (warp * shape::col_blocks + c) * 32;
-                if (col >= d)
+                if (fixed_d != D && col >= d)
                     break;
                 uint32_t b[4][2];
                 F::v_fragment(b, v, d, 16 * step, col);
