@@ -124,6 +124,8 @@ struct tensor_block
         /* few products depend on each other: with one row tile there are four chains of sums */
         constexpr uint32_t n_chains = MT == 1 ? 4 : 1;
         float chain[n_chains][MT][shape::n_tiles][4] = {};
+        /* Where head_dim is known no end is checked, here and in accumulate: a branch would keep a step's loads behind the products of
+         * the step before. */
 #pragma unroll(MT == 1 ? 16 : 4)
         for (uint32_t i_block = 0; i_block < D / 32 / shape::k_parts; i_block++) {
             const uint32_t block = first + i_block;
